@@ -1,0 +1,61 @@
+# Everything runs in a .venv that these targets make themselves. PYTHON=python3.12 picks another Python.
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p && break; done)
+BIN := .venv/bin
+TEST_WORKERS ?= 2
+SECONDS ?= 60
+SEED ?= 1
+
+.PHONY: demo test check bench chaos format docs lock clean
+
+demo: .venv/run ## the whole system on this machine; EXIT=1 stops it at the end
+	@$(BIN)/trace-ray demo $(if $(EXIT),--exit)
+
+test: .venv/dev ## every test, on real parts
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+
+check: .venv/dev ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/dev ## benchmarks; writes docs/reference/benchmarks.md
+	$(BIN)/python -m tests.benchmarks
+
+docs: .venv/dev ## generated reference: the JSON Schema of the job file
+	$(BIN)/python -c 'import json; from trace_ray import config; print(json.dumps(config.job_schema(), indent=2))' \
+	  > docs/reference/job-file.schema.json
+
+lock: .venv/dev ## pin every dependency with hashes
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate --quiet --upgrade -o requirements/run.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --quiet -c requirements/run.txt -o requirements/dev.txt
+
+clean: ## removes what these targets made; data directories stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the virtual environment --------------------------------------------------------------------------------------
+
+.venv/run: requirements/run.txt pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.venv/dev: requirements/dev.txt pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@ .venv/run
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
+	  || { echo "trace_ray needs Python 3.11 or 3.12: install one, or name it with PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "this Python cannot make virtual environments: on Debian run apt-get install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
