@@ -1,0 +1,1 @@
+"""Ledgers: the only memory. Every write of orchestration state goes through here; the only importer of psycopg."""

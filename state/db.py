@@ -1,0 +1,119 @@
+"""Connections to Postgres: one per process, its limits, one transaction at a time, and the named SQL statements."""
+
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.resources import files
+from typing import Any, Final
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from trace_ray.errors import DatabaseUnavailable, FencedError
+
+Row = dict[str, Any]
+Connection = psycopg.Connection[Row]
+
+FENCED: Final = "TR001"  # raised by state.fence(): another Dispatcher holds a newer epoch
+CONNECT_S: Final = 5
+SESSION: Final = {
+    "statement_timeout": "5s",
+    "lock_timeout": "2s",
+    "idle_in_transaction_session_timeout": "5s",
+    "plan_cache_mode": "force_custom_plan",  # a generic plan guesses the LIMIT of a claim and scans the table
+    "timezone": "UTC",
+    "jit": "off",
+}
+PATIENT: Final = {  # for migrations and copies of databases, which wait for each other
+    **SESSION,
+    "statement_timeout": "600s",
+    "lock_timeout": "60s",
+    "idle_in_transaction_session_timeout": "0",
+}
+
+
+def connect(url: str, *, application_name: str, settings: Mapping[str, str] = SESSION) -> Connection:
+    """Open a connection in autocommit mode.
+
+    Raises:
+        DatabaseUnavailable: without the URL, which may hold a password.
+    """
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    try:
+        return psycopg.Connection[Row].connect(
+            url,
+            autocommit=True,
+            prepare_threshold=0,
+            row_factory=dict_row,
+            application_name=application_name,
+            connect_timeout=CONNECT_S,
+            options=options,
+        )
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable("Postgres does not answer: run `trace-ray up`, or mend the database URL") from error
+
+
+def probe(url: str) -> None:
+    """Ask the server a question. Raises DatabaseUnavailable when it does not answer (yet)."""
+    with connect(url, application_name="trace-probe") as conn:
+        conn.execute(b"SELECT pg_postmaster_start_time()")
+
+
+def ensure_database(url: str, name: str, *, template: str | None = None) -> None:
+    """Create a database on the server of `url` unless it exists; a `template` that nobody uses is copied."""
+    statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+    if template is not None:
+        statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+    with connect(url, application_name="trace-setup", settings=PATIENT) as conn:
+        found = conn.execute(b"SELECT 1 FROM pg_database WHERE datname = %s::text", (name,)).fetchone()
+        if found is None:
+            with suppress(pg.DuplicateDatabase, pg.UniqueViolation):  # made by another process at this moment
+                conn.execute(statement)
+
+
+class Database:
+    """One connection, opened when it is needed and again after it broke. Safe to share between threads."""
+
+    def __init__(self, url: str, *, application_name: str) -> None:
+        self._url = url
+        self._application_name = application_name
+        self._connection: Connection | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def transaction(self) -> Generator[Connection]:
+        """One transaction: committed at the end of the block, rolled back by an exception.
+
+        Raises:
+            FencedError: the epoch that was presented is no longer the newest.
+            DatabaseUnavailable: the connection broke; whether a commit happened is then unknown.
+        """
+        with self._lock:
+            if self._connection is None or self._connection.closed:
+                self._connection = connect(self._url, application_name=self._application_name)
+            connection = self._connection
+            try:
+                with connection.transaction():
+                    yield connection
+            except (psycopg.OperationalError, pg.AdminShutdown, psycopg.InterfaceError) as error:
+                connection.close()
+                raise DatabaseUnavailable("Postgres went away in the middle of a transaction") from error
+            except psycopg.Error as error:
+                if error.sqlstate == FENCED:
+                    raise FencedError("another Dispatcher leads with a newer epoch") from error
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+
+def statements(ledger: str) -> dict[str, bytes]:
+    """Return the statements of `state/sql/<ledger>.sql` by the name in their `-- name:` line."""
+    text = files("state").joinpath(f"sql/{ledger}.sql").read_text()
+    parts = text.split("-- name: ")[1:]
+    return {name.strip(): body.encode() for name, _, body in (part.partition("\n") for part in parts)}

@@ -1,0 +1,279 @@
+-- name: take_over
+-- A new term. No row: somebody else leads. The same cluster and namespace may take over at once: Ray runs one actor per
+-- name, and the fence covers a mistake.
+INSERT INTO state.dispatcher AS d (name, epoch, holder, expires_at)
+VALUES ('dispatcher', 1, %(holder)s::text, clock_timestamp() + %(ttl)s::interval)
+ON CONFLICT (name) DO UPDATE SET epoch = d.epoch + 1, holder = excluded.holder, expires_at = excluded.expires_at
+WHERE d.expires_at < clock_timestamp()
+   OR regexp_replace(d.holder, '/[^/]*$', '') = regexp_replace(excluded.holder, '/[^/]*$', '')
+RETURNING epoch;
+
+-- name: release
+-- End a term, so that the next Dispatcher need not wait for its expiry.
+UPDATE state.dispatcher SET expires_at = clock_timestamp() WHERE name = 'dispatcher' AND epoch = %(epoch)s::bigint;
+
+-- name: fence
+-- Raises when another epoch leads; otherwise a take-over waits until this transaction ends.
+SELECT state.fence('dispatcher', %(epoch)s::bigint, %(ttl)s::interval);
+
+-- name: pick
+-- Due tasks of enabled streams in order. Not locked: `claim` decides. A pool that gives no head is left alone, so that
+-- an outage costs no attempts.
+SELECT t.task_id, t.job_id, s.rpc_pool, t.range_start, t.range_end, t.task_failures
+FROM (
+  SELECT task_id, job_id, stream_id, range_start, range_end, task_failures, priority, run_at, seq FROM state.tasks
+  WHERE state = 'queued' AND run_at <= coalesce(%(now)s::timestamptz, now())
+    AND stream_id = ANY(ARRAY(
+      SELECT s.stream_id FROM state.streams s JOIN state.jobs j USING (job_id)
+      LEFT JOIN state.heads h ON h.rpc_pool = s.rpc_pool AND h.chain_id = j.chain_id
+      WHERE s.enabled AND j.enabled AND h.error IS NULL AND state.leads(%(epoch)s::bigint)))
+  ORDER BY priority, run_at, seq LIMIT %(want)s::int) t
+JOIN state.streams s USING (stream_id)
+ORDER BY t.priority, t.run_at, t.seq;
+
+-- name: claim
+-- Lease the given tasks, the i-th to the i-th worker, unless somebody else took them. One row per lease, with what its
+-- published neighbours demand of it.
+WITH c AS (
+  UPDATE state.tasks t
+  SET state = 'running', attempt = t.attempt + 1, lease_token = gen_random_uuid(), worker_id = p.worker_id,
+      lease_expires_at = clock_timestamp() + %(ttl)s::interval, lease_epoch = %(epoch)s::bigint
+  FROM unnest(%(tasks)s::uuid[], %(workers)s::text[]) AS p(task_id, worker_id)
+  WHERE t.task_id = p.task_id AND t.state = 'queued' AND state.leads(%(epoch)s::bigint)
+    AND t.task_id = ANY(ARRAY(
+      SELECT task_id FROM state.tasks WHERE task_id = ANY(%(tasks)s::uuid[]) AND state = 'queued' FOR UPDATE SKIP LOCKED))
+  RETURNING t.task_id, t.job_id, t.stream_id, t.dataset_uuid, t.attempt, t.lease_token, t.worker_id, t.generation,
+    t.payload, t.range_start, t.range_end),
+a AS (
+  INSERT INTO state.attempts (task_id, attempt, lease_token, epoch, worker_id, started_at)
+  SELECT task_id, attempt, lease_token, %(epoch)s::bigint, worker_id, clock_timestamp() FROM c)
+SELECT c.*, j.receipts, s.rpc_pool, before.end_hash AS before_hash, after.parent_hash AS after_hash
+FROM c
+JOIN state.jobs j USING (job_id)
+JOIN state.streams s USING (stream_id)
+LEFT JOIN LATERAL (
+  SELECT range_end, end_hash FROM state.dataset_versions v
+  WHERE v.dataset_uuid = c.dataset_uuid AND v.replaced_snapshot IS NULL AND v.range_start < c.range_start
+  ORDER BY v.range_start DESC LIMIT 1) before ON before.range_end = c.range_start
+LEFT JOIN LATERAL (
+  SELECT parent_hash FROM state.dataset_versions v
+  WHERE v.dataset_uuid = c.dataset_uuid AND v.replaced_snapshot IS NULL AND v.range_start = c.range_end LIMIT 1) after ON true;
+
+-- name: heartbeat
+-- The attempts that are still held. Leases that have used a third of their time are renewed, the others are fresh enough.
+WITH i AS (
+  SELECT * FROM unnest(%(tasks)s::uuid[], %(attempts)s::int[], %(tokens)s::uuid[]) AS i(task_id, attempt, lease_token)),
+r AS (
+  UPDATE state.tasks t SET lease_expires_at = clock_timestamp() + %(ttl)s::interval
+  FROM i
+  WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token AND t.state = 'running'
+    AND t.lease_expires_at < clock_timestamp() + %(ttl)s::interval * 2 / 3 AND state.leads(%(epoch)s::bigint))
+SELECT t.task_id, t.attempt, t.lease_token
+FROM i JOIN state.tasks t ON t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
+WHERE t.state = 'running';
+
+-- name: known
+-- What the ledger knows of attempts.
+SELECT t.task_id, i.attempt AS asked, t.state, t.attempt, t.lease_token, a.lease_token AS attempt_token
+FROM unnest(%(tasks)s::uuid[], %(attempts)s::int[]) AS i(task_id, attempt)
+JOIN state.tasks t ON t.task_id = i.task_id
+LEFT JOIN state.attempts a ON a.task_id = i.task_id AND a.attempt = i.attempt;
+
+-- name: judge
+-- What the ledger knows of attempts that want to publish, locked; of the published neighbours of their ranges; and of a
+-- version that already covers some of their blocks. Visible versions of a dataset do not overlap, so the last one that
+-- starts before a block is the only one that can reach it.
+SELECT t.task_id, i.attempt AS asked, t.state, t.attempt, t.lease_token, a.lease_token AS attempt_token,
+       t.generation, t.dataset_uuid, t.range_start, t.range_end, (t.payload ->> 'chain_id')::bigint AS chain_id,
+       t.payload ->> 'dataset_key' AS dataset_key, t.payload ->> 'config_hash' AS config_hash,
+       before.end_hash AS before_hash, after.parent_hash AS after_hash, covered.generation AS covered_generation
+FROM unnest(%(tasks)s::uuid[], %(attempts)s::int[]) AS i(task_id, attempt)
+JOIN state.tasks t ON t.task_id = i.task_id
+LEFT JOIN state.attempts a ON a.task_id = i.task_id AND a.attempt = i.attempt
+LEFT JOIN LATERAL (
+  SELECT range_end, end_hash FROM state.dataset_versions v
+  WHERE v.dataset_uuid = t.dataset_uuid AND v.replaced_snapshot IS NULL AND v.range_start < t.range_start
+  ORDER BY v.range_start DESC LIMIT 1) before ON before.range_end = t.range_start
+LEFT JOIN LATERAL (
+  SELECT parent_hash FROM state.dataset_versions v
+  WHERE v.dataset_uuid = t.dataset_uuid AND v.replaced_snapshot IS NULL AND v.range_start = t.range_end LIMIT 1) after ON true
+LEFT JOIN LATERAL (
+  SELECT range_start, range_end, generation FROM state.dataset_versions v
+  WHERE v.dataset_uuid = t.dataset_uuid AND v.replaced_snapshot IS NULL AND v.range_start < t.range_end
+  ORDER BY v.range_start DESC LIMIT 1) covered ON covered.range_end > t.range_start
+WHERE state.leads(%(epoch)s::bigint)
+FOR UPDATE OF t;
+
+-- name: complete
+-- Finish attempts: task, attempt, range, dataset version, snapshot and outbox in one statement. The ids that come back
+-- were accepted. A late reply of the current attempt is welcome until a newer one starts.
+WITH i AS (
+  SELECT * FROM ROWS FROM (
+    unnest(%(tasks)s::uuid[], %(attempts)s::int[], %(tokens)s::uuid[], %(versions)s::uuid[], %(rows)s::bigint[],
+      %(digests)s::text[], %(parents)s::bytea[], %(ends)s::bytea[]),
+    jsonb_array_elements(%(certificates)s::jsonb))
+    AS i(task_id, attempt, lease_token, dataset_version, row_count, digest, parent_hash, end_hash, certificate)),
+d AS (
+  UPDATE state.tasks t
+  SET state = 'succeeded', lease_token = NULL, lease_expires_at = NULL, error = NULL, finished_at = clock_timestamp()
+  FROM i
+  WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
+    AND t.state IN ('running', 'queued') AND state.leads(%(epoch)s::bigint)
+  RETURNING t.task_id, t.attempt, t.generation, t.seq, t.payload, t.dataset_uuid, t.range_start, t.range_end,
+    i.dataset_version, i.row_count, i.digest, i.parent_hash, i.end_hash, i.certificate),
+a AS (
+  UPDATE state.attempts x SET outcome = 'succeeded', ended_at = clock_timestamp(), error = NULL
+  FROM d WHERE x.task_id = d.task_id AND x.attempt = d.attempt),
+r AS (UPDATE state.ranges x SET done = true, dead = false FROM d WHERE x.task_id = d.task_id),
+n AS (
+  SELECT d.*, x.org_id, row_number() OVER (PARTITION BY x.org_id ORDER BY d.seq) AS step
+  FROM d JOIN state.datasets x USING (dataset_uuid)),
+s AS (
+  UPDATE state.snapshots x SET newest = x.newest + m.steps
+  FROM (SELECT org_id, max(step) AS steps FROM n GROUP BY org_id) m
+  WHERE x.org_id = m.org_id
+  RETURNING x.org_id, x.newest - m.steps AS before),
+u AS (
+  UPDATE state.datasets x SET snapshot = m.newest
+  FROM (SELECT n.dataset_uuid, max(s.before + n.step) AS newest FROM n JOIN s USING (org_id) GROUP BY n.dataset_uuid) m
+  WHERE x.dataset_uuid = m.dataset_uuid),
+v AS (
+  INSERT INTO state.dataset_versions (dataset_version, dataset_uuid, config_hash, range_start, range_end, generation,
+    row_count, digest, parent_hash, end_hash, certificate, task_id, attempt, published_snapshot)
+  SELECT n.dataset_version, n.dataset_uuid, n.payload ->> 'config_hash', n.range_start, n.range_end, n.generation,
+    n.row_count, n.digest, n.parent_hash, n.end_hash, n.certificate, n.task_id, n.attempt, s.before + n.step
+  FROM n JOIN s USING (org_id)),
+o AS (
+  INSERT INTO state.outbox (topic, idempotency_key, payload)
+  SELECT 'dataset.published', 'published/' || dataset_version,
+    jsonb_build_object('dataset_version', dataset_version, 'dataset_uuid', dataset_uuid,
+      'range_start', range_start, 'range_end', range_end)
+  FROM d
+  ON CONFLICT (idempotency_key) DO NOTHING)
+SELECT task_id, attempt FROM d;
+
+-- name: add_files
+INSERT INTO state.dataset_files (dataset_version, position, key, bytes, row_count, digest, min_block, max_block)
+SELECT * FROM unnest(%(versions)s::uuid[], %(positions)s::int[], %(keys)s::text[], %(bytes)s::bigint[], %(rows)s::bigint[],
+  %(digests)s::text[], %(mins)s::bigint[], %(maxs)s::bigint[]);
+
+-- name: replace
+-- A later generation of a range replaces the earlier ones from its own snapshot on.
+UPDATE state.dataset_versions old SET replaced_snapshot = new.published_snapshot
+FROM state.dataset_versions new
+WHERE new.dataset_version = ANY(%(versions)s::uuid[]) AND old.dataset_uuid = new.dataset_uuid
+  AND old.range_start = new.range_start AND old.range_end = new.range_end
+  AND old.generation < new.generation AND old.replaced_snapshot IS NULL;
+
+-- name: fail
+-- Count failed attempts: back to queued with back-off, or dead when fatal or when the budget is spent.
+WITH i AS (
+  SELECT * FROM unnest(%(tasks)s::uuid[], %(attempts)s::int[], %(tokens)s::uuid[], %(retryable)s::boolean[], %(errors)s::text[])
+    AS i(task_id, attempt, lease_token, retryable, error)),
+f AS (
+  UPDATE state.tasks t
+  SET task_failures = t.task_failures + 1, error = i.error::jsonb || jsonb_build_object('at', now()),
+      lease_token = NULL, lease_expires_at = NULL, worker_id = NULL,
+      state = CASE WHEN i.retryable AND t.task_failures + 1 < %(max_attempts)s::int THEN 'queued' ELSE 'dead' END,
+      finished_at = CASE WHEN i.retryable AND t.task_failures + 1 < %(max_attempts)s::int THEN NULL ELSE clock_timestamp() END,
+      run_at = now() + state.backoff(t.job_id::text || t.range_start, t.task_failures + 1, %(base)s::interval, %(cap)s::interval)
+  FROM i
+  WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
+    AND t.state IN ('running', 'queued') AND state.leads(%(epoch)s::bigint)
+  RETURNING t.task_id, t.attempt, t.state, t.error, t.payload),
+a AS (
+  UPDATE state.attempts x SET outcome = 'failed', ended_at = clock_timestamp(), error = f.error
+  FROM f WHERE x.task_id = f.task_id AND x.attempt = f.attempt),
+r AS (UPDATE state.ranges x SET dead = true FROM f WHERE x.task_id = f.task_id AND f.state = 'dead'),
+o AS (
+  INSERT INTO state.outbox (topic, idempotency_key, payload)
+  SELECT 'task.dead', 'dead/' || task_id || '/' || attempt, payload || jsonb_build_object('task_id', task_id) FROM f WHERE state = 'dead'
+  ON CONFLICT (idempotency_key) DO NOTHING)
+SELECT task_id, attempt FROM f;
+
+-- name: reap
+-- Take back expired leases in one statement. The token stays on the row: a late reply is welcome until the next claim.
+WITH f AS (
+  UPDATE state.tasks t
+  SET infra_failures = t.infra_failures + 1, worker_id = NULL, lease_expires_at = NULL,
+      state = CASE WHEN t.infra_failures + 1 < %(max_infra)s::int THEN 'queued' ELSE 'dead' END,
+      finished_at = CASE WHEN t.infra_failures + 1 < %(max_infra)s::int THEN NULL ELSE clock_timestamp() END,
+      error = jsonb_build_object('kind', 'LeaseExpired', 'message', 'the worker went silent and its lease expired', 'at', now()),
+      run_at = now() + state.backoff(t.job_id::text || t.range_start, t.infra_failures + 1, %(base)s::interval, %(cap)s::interval)
+  WHERE t.task_id = ANY(ARRAY(
+      SELECT task_id FROM state.tasks WHERE state = 'running' AND lease_expires_at < clock_timestamp() FOR UPDATE SKIP LOCKED))
+    AND t.state = 'running' AND t.lease_expires_at < clock_timestamp() AND state.leads(%(epoch)s::bigint)
+  RETURNING t.task_id, t.attempt, t.state, t.error, t.payload),
+a AS (
+  UPDATE state.attempts x SET outcome = 'expired', ended_at = clock_timestamp(), error = f.error
+  FROM f WHERE x.task_id = f.task_id AND x.attempt = f.attempt),
+r AS (UPDATE state.ranges x SET dead = true FROM f WHERE x.task_id = f.task_id AND f.state = 'dead'),
+o AS (
+  INSERT INTO state.outbox (topic, idempotency_key, payload)
+  SELECT 'task.dead', 'dead/' || task_id || '/' || attempt, payload || jsonb_build_object('task_id', task_id) FROM f WHERE state = 'dead'
+  ON CONFLICT (idempotency_key) DO NOTHING)
+SELECT task_id FROM f;
+
+-- name: free
+-- Requeue at once what dead workers held; `workers` NULL means every worker except `except`, older epochs only.
+WITH f AS (
+  UPDATE state.tasks t
+  SET infra_failures = t.infra_failures + 1, worker_id = NULL, lease_expires_at = NULL, lease_token = NULL,
+      state = CASE WHEN t.infra_failures + 1 < %(max_infra)s::int THEN 'queued' ELSE 'dead' END,
+      finished_at = CASE WHEN t.infra_failures + 1 < %(max_infra)s::int THEN NULL ELSE clock_timestamp() END,
+      error = jsonb_build_object('kind', 'WorkerLost', 'message', 'the worker died', 'at', now()),
+      run_at = now()
+  WHERE t.state = 'running' AND state.leads(%(epoch)s::bigint)
+    AND CASE WHEN %(workers)s::text[] IS NULL
+             THEN t.lease_epoch < %(epoch)s::bigint AND t.worker_id <> ALL(%(except)s::text[])
+             ELSE t.worker_id = ANY(%(workers)s::text[]) END
+  RETURNING t.task_id, t.attempt, t.state, t.error, t.payload),
+a AS (
+  UPDATE state.attempts x SET outcome = 'released', ended_at = clock_timestamp(), error = f.error
+  FROM f WHERE x.task_id = f.task_id AND x.attempt = f.attempt),
+r AS (UPDATE state.ranges x SET dead = true FROM f WHERE x.task_id = f.task_id AND f.state = 'dead'),
+o AS (
+  INSERT INTO state.outbox (topic, idempotency_key, payload)
+  SELECT 'task.dead', 'dead/' || task_id || '/' || attempt, payload || jsonb_build_object('task_id', task_id) FROM f WHERE state = 'dead'
+  ON CONFLICT (idempotency_key) DO NOTHING)
+SELECT task_id FROM f;
+
+-- name: adopt
+-- A new term takes over what living workers hold, even when the lease has expired meanwhile. No newer attempt exists
+-- where attempt and token still match.
+WITH d AS (
+  UPDATE state.tasks t
+  SET state = 'running', lease_epoch = %(epoch)s::bigint, worker_id = i.worker_id,
+      lease_expires_at = clock_timestamp() + %(ttl)s::interval
+  FROM unnest(%(tasks)s::uuid[], %(attempts)s::int[], %(tokens)s::uuid[], %(workers)s::text[])
+    AS i(task_id, attempt, lease_token, worker_id)
+  WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
+    AND t.state IN ('running', 'queued') AND state.leads(%(epoch)s::bigint)
+  RETURNING t.task_id, t.attempt, t.lease_token),
+a AS (
+  UPDATE state.attempts x SET outcome = NULL, ended_at = NULL, error = NULL
+  FROM d WHERE x.task_id = d.task_id AND x.attempt = d.attempt)
+SELECT * FROM d;
+
+-- name: cancel
+-- Queued and running tasks end for good; the token dies with them.
+WITH d AS (
+  UPDATE state.tasks
+  SET state = 'cancelled', lease_token = NULL, lease_expires_at = NULL, worker_id = NULL, finished_at = clock_timestamp()
+  WHERE task_id = ANY(%(tasks)s::uuid[]) AND state IN ('queued', 'running') RETURNING task_id, attempt),
+a AS (
+  UPDATE state.attempts x SET outcome = 'cancelled', ended_at = clock_timestamp()
+  FROM d WHERE x.task_id = d.task_id AND x.attempt = d.attempt AND x.outcome IS NULL),
+r AS (UPDATE state.ranges x SET dead = true FROM d WHERE x.task_id = d.task_id)
+SELECT task_id FROM d;
+
+-- name: replay
+-- Dead ranges of a job go back to queued with fresh budgets; attempts go on counting, so history is kept.
+WITH d AS (
+  UPDATE state.tasks SET state = 'queued', task_failures = 0, infra_failures = 0, run_at = now(), finished_at = NULL, error = NULL
+  WHERE state IN ('dead', 'cancelled') AND task_id = ANY(ARRAY(
+    SELECT r.task_id FROM state.ranges r JOIN state.streams s USING (stream_id)
+    WHERE s.job_id = %(job)s::uuid AND NOT r.done AND r.dead))
+  RETURNING task_id),
+r AS (UPDATE state.ranges x SET dead = false FROM d WHERE x.task_id = d.task_id)
+SELECT task_id FROM d;

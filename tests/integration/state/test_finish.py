@@ -1,0 +1,332 @@
+"""Ends of attempts: fenced, exactly once in effect, all or nothing, and within their budgets."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+
+from state import tasks
+from state.db import Connection, Database
+from tests.integration.state.ledger import (
+    NO_WAIT,
+    POLICY,
+    Ledger,
+    block_hash,
+    certificate,
+    failure,
+    job,
+    publication,
+    stream,
+)
+from trace_ray.contracts import AttemptKey, BlockRange, DatasetUuid, LeaseToken, Publication, TaskId, VersionId
+from trace_ray.errors import DatabaseUnavailable
+
+EVERYTHING = (
+    b"SELECT (SELECT jsonb_agg(t ORDER BY task_id) FROM state.tasks t) AS tasks,"
+    b" (SELECT jsonb_agg(r ORDER BY task_id) FROM state.ranges r) AS ranges,"
+    b" (SELECT jsonb_agg(a ORDER BY task_id, attempt) FROM state.attempts a) AS attempts,"
+    b" (SELECT jsonb_agg(v) FROM state.dataset_versions v) AS versions,"
+    b" (SELECT jsonb_agg(f) FROM state.dataset_files f) AS files,"
+    b" (SELECT jsonb_agg(d) FROM state.datasets d) AS datasets,"
+    b" (SELECT jsonb_agg(o) FROM state.outbox o) AS outbox"
+)
+
+
+def effects(ledger: Ledger) -> dict[str, object]:
+    """Count what one completion must bring about once."""
+    (row,) = ledger.rows(
+        b"SELECT (SELECT count(*) FROM state.tasks WHERE state = 'succeeded') AS tasks,"
+        b" (SELECT count(*) FROM state.ranges WHERE done) AS ranges,"
+        b" (SELECT count(*) FROM state.attempts WHERE outcome = 'succeeded') AS attempts,"
+        b" (SELECT count(*) FROM state.dataset_versions) AS versions,"
+        b" (SELECT count(*) FROM state.dataset_files) AS files,"
+        b" (SELECT count(*) FROM state.outbox WHERE topic = 'dataset.published') AS events,"
+        b" (SELECT max(snapshot) FROM state.datasets) AS snapshot"
+    )
+    return row
+
+
+NOTHING = {"tasks": 0, "ranges": 0, "attempts": 0, "versions": 0, "files": 0, "events": 0, "snapshot": 0}
+ONE = dict.fromkeys(NOTHING, 1)
+
+
+def test_a_completion_brings_everything_about_once(ledger: Ledger) -> None:
+    ledger.sync(job())
+    lease = ledger.lease()
+    (done,) = ledger.complete(publication(lease))
+    assert (done.attempt, done.accepted, done.reason) == (lease.key, True, None)
+    assert effects(ledger) == ONE
+
+
+def test_stale_complete_rejected(ledger: Ledger) -> None:
+    ledger.sync(job(to_block=100))
+    old = ledger.lease(ttl_s=-1)
+    tasks.reap(ledger.conn, ledger.epoch, policy=NO_WAIT)
+    new = ledger.lease()
+    before = ledger.rows(EVERYTHING)
+    (refused,) = ledger.complete(publication(old))
+    assert (refused.accepted, refused.reason) == (False, "stale_attempt")
+    assert ledger.rows(EVERYTHING) == before
+    assert ledger.complete(publication(new))[0].accepted
+    assert effects(ledger) == ONE
+
+
+def test_wrong_token_rejected(ledger: Ledger) -> None:
+    ledger.sync(job())
+    lease = ledger.lease()
+    forged = replace(publication(lease), attempt=replace(lease.key, lease_token=LeaseToken(uuid4())))
+    before = ledger.rows(EVERYTHING)
+    assert ledger.complete(forged)[0].reason == "wrong_token"
+    assert ledger.fail(replace(failure(lease), attempt=forged.attempt))[0].reason == "wrong_token"
+    assert ledger.rows(EVERYTHING) == before
+
+
+def test_an_unknown_task_is_not_found(ledger: Ledger) -> None:
+    ledger.sync(job())
+    lease = ledger.lease()
+    stranger = AttemptKey(TaskId(uuid4()), 1, LeaseToken(uuid4()))
+    assert ledger.complete(replace(publication(lease), attempt=stranger))[0].reason == "not_found"
+    assert ledger.fail(replace(failure(lease), attempt=stranger))[0].reason == "not_found"
+
+
+def test_late_reply_accepted_until_reclaim(ledger: Ledger) -> None:
+    ledger.sync(job(to_block=100))
+    late = ledger.lease(ttl_s=-1)
+    assert tasks.reap(ledger.conn, ledger.epoch, policy=POLICY) == 1
+    assert ledger.complete(publication(late))[0].accepted
+    assert effects(ledger) == ONE
+    assert ledger.claim() == []
+
+
+def test_duplicate_complete_is_noop(ledger: Ledger, connection: Callable[[], Connection]) -> None:
+    ledger.sync(job())
+    offer = publication(ledger.lease())
+    start = threading.Barrier(3)
+    answers: list[tasks.Settlement] = []
+
+    def race(other: Ledger) -> None:
+        start.wait()
+        answers.extend(other.complete(offer))
+
+    threads = [threading.Thread(target=race, args=(Ledger(connection(), ledger.epoch),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(str(answer.reason) for answer in answers) == ["None", "already_done", "already_done"]
+    assert effects(ledger) == ONE
+
+
+def test_the_same_outcome_twice_in_one_batch_counts_once(ledger: Ledger) -> None:
+    ledger.sync(job("blocks", "logs"))
+    (group,) = ledger.claim()
+    good, bad = group.leases
+    assert [one.accepted for one in ledger.complete(publication(good), publication(good))] == [True, True]
+    ledger.fail(failure(bad), failure(bad))
+    assert effects(ledger) == ONE
+    assert ledger.one(b"SELECT task_failures FROM state.tasks WHERE task_id = %s::uuid", bad.task.task_id) == 1
+
+
+@pytest.mark.parametrize("step", ["judge", "complete", "add_files"])
+def test_complete_is_atomic(ledger: Ledger, state_url: str, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    ledger.sync(job())
+    offer = publication(ledger.lease())
+    database = Database(state_url, application_name="doomed")
+    monkeypatch.setitem(tasks.SQL, step, b"SELECT pg_terminate_backend(pg_backend_pid())")  # dies in place of the step
+    with pytest.raises(DatabaseUnavailable), database.transaction() as conn:
+        tasks.complete(conn, ledger.epoch, [offer], policy=POLICY)
+    monkeypatch.undo()
+    assert effects(ledger) == NOTHING
+    assert ledger.complete(offer)[0].accepted
+    assert effects(ledger) == ONE
+
+
+# --- what does not fit --------------------------------------------------------------------------------------------
+
+
+def misfits(offer: Publication) -> list[Publication]:
+    shifted = BlockRange(offer.blocks.start + 1, offer.blocks.end + 1)
+    outside = replace(offer.files[0], max_block=offer.blocks.end)
+    return [
+        replace(offer, dataset_key="logs"),
+        replace(offer, chain_id=1),
+        replace(offer, dataset_uuid=DatasetUuid(UUID(int=1))),
+        replace(offer, config_hash="other"),
+        replace(offer, blocks=shifted),
+        replace(offer, generation=1),
+        replace(offer, dataset_version=VersionId(UUID(int=1))),
+        replace(offer, rows=offer.rows + 1),
+        replace(offer, files=(outside,)),
+    ]
+
+
+@pytest.mark.parametrize("which", range(9))
+def test_a_publication_that_differs_from_its_task_is_a_failed_attempt(ledger: Ledger, which: int) -> None:
+    ledger.sync(job())
+    lease = ledger.lease()
+    (refused,) = ledger.complete(misfits(publication(lease))[which])
+    assert (refused.accepted, refused.reason) == (False, "mismatch")
+    assert effects(ledger) == NOTHING
+    (task,) = ledger.rows(b"SELECT state, task_failures, error FROM state.tasks WHERE attempt = 1")
+    assert (task["state"], task["task_failures"]) == ("queued", 1)
+
+
+def test_two_neighbours_in_one_batch_are_accepted(ledger: Ledger) -> None:
+    ledger.sync(job("blocks", "logs", to_block=300))
+    leases = [lease for group in ledger.claim(slots=3) for lease in group.leases]
+    done = ledger.complete(*map(publication, reversed(leases)))
+    assert [one.accepted for one in done] == [True] * 6
+    assert [one.attempt for one in done] == [lease.key for lease in reversed(leases)]
+    assert sorted(row["s"] for row in ledger.rows(b"SELECT published_snapshot AS s FROM state.dataset_versions")) == [
+        *range(1, 7)
+    ]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("liar", [0, 100, 200])
+def test_a_range_that_breaks_the_hash_chain_is_not_published(ledger: Ledger, liar: int, together: bool) -> None:
+    ledger.sync(job(to_block=300))
+    offers = {group.blocks.start: publication(group.leases[0]) for group in ledger.claim(slots=3)}
+    proof = replace(certificate(offers[liar].blocks), parent_hash=block_hash(-5), end_hash=block_hash(-6))
+    offers[liar] = replace(offers[liar], certificate=proof)
+    honest = [offer for start, offer in offers.items() if start != liar]
+    if together:
+        settled = {one.attempt: one for one in ledger.complete(*offers.values())}
+        refused = [one for one in settled.values() if one.reason == "broken_chain"]
+        assert len(refused) >= 1
+        # which of two contradicting ranges lied is not known: the first in order stays, and never both of a pair
+        assert effects(ledger)["versions"] == 3 - len(refused)
+        assert [one.reason for one in settled.values()].count(None) + len(refused) == 3
+    else:
+        assert all(one.accepted for one in ledger.complete(*honest))
+        (one,) = ledger.complete(offers[liar])
+        assert (one.accepted, one.reason) == (False, "broken_chain")
+        assert effects(ledger)["versions"] == 2
+        state = ledger.one(b"SELECT state FROM state.tasks WHERE task_id = %s::uuid", offers[liar].attempt.task_id)
+        assert state == "queued"
+
+
+def test_blocks_that_are_published_already_are_refused(ledger: Ledger) -> None:
+    ledger.sync(job())
+    first = ledger.lease()
+    ledger.complete(publication(first))
+    ledger.conn.execute(
+        b"UPDATE state.tasks SET state = 'queued', finished_at = NULL WHERE task_id = %s::uuid", (first.task.task_id,)
+    )
+    again = next(lease for group in ledger.claim(slots=9) for lease in group.leases if lease.attempt == 2)
+    (refused,) = ledger.complete(publication(again, content="other"))
+    assert refused.reason == "overlap"
+    assert effects(ledger)["versions"] == 1
+
+
+def test_a_later_generation_replaces_the_earlier_one_from_its_snapshot_on(ledger: Ledger) -> None:
+    ledger.sync(job())
+    first = ledger.lease()
+    ledger.complete(publication(first))
+    ledger.conn.execute(
+        b"UPDATE state.tasks SET state = 'queued', finished_at = NULL, generation = 1 WHERE task_id = %s::uuid",
+        (first.task.task_id,),
+    )
+    again = next(lease for group in ledger.claim(slots=9) for lease in group.leases if lease.attempt == 2)
+    assert again.generation == 1
+    assert ledger.complete(publication(again))[0].accepted
+    rows = ledger.rows(
+        b"SELECT generation, published_snapshot, replaced_snapshot FROM state.dataset_versions ORDER BY generation"
+    )
+    assert [tuple(row.values()) for row in rows] == [(0, 1, 2), (1, 2, None)]
+
+
+# --- failures -----------------------------------------------------------------------------------------------------
+
+
+def test_failures_count_until_the_range_is_dead_and_can_be_retried(ledger: Ledger) -> None:
+    known = ledger.sync(job("blocks", to_block=100))
+    for attempt in (1, 2, 3):
+        lease = ledger.lease()
+        assert lease.attempt == attempt
+        assert ledger.fail(failure(lease))[0].accepted
+    assert ledger.claim() == []
+    assert ledger.one(b"SELECT state FROM state.tasks") == "dead"
+    assert ledger.one(b"SELECT dead FROM state.ranges") is True
+    assert ledger.one(b"SELECT count(*) FROM state.outbox WHERE topic = 'task.dead'") == 1
+    assert tasks.retry_dead(ledger.conn, known.job_id) == 1
+    assert tasks.retry_dead(ledger.conn, known.job_id) == 0
+    assert ledger.one(b"SELECT dead FROM state.ranges") is False
+    again = ledger.lease()
+    assert again.attempt == 4
+    assert ledger.complete(publication(again))[0].accepted
+    outcomes = ledger.rows(b"SELECT outcome FROM state.attempts ORDER BY attempt")
+    assert [row["outcome"] for row in outcomes] == ["failed", "failed", "failed", "succeeded"]
+
+
+def test_a_fatal_failure_is_dead_at_once_and_late_replies_are_refused(ledger: Ledger) -> None:
+    ledger.sync(job())
+    lease = ledger.lease()
+    ledger.fail(failure(lease, retryable=False))
+    assert ledger.complete(publication(lease))[0].reason == "dead"
+    assert ledger.fail(failure(lease))[0].reason == "dead"
+    assert effects(ledger) == NOTHING
+
+
+def test_a_failed_attempt_cannot_complete_afterwards(ledger: Ledger) -> None:
+    ledger.sync(job())
+    lease = ledger.lease()
+    ledger.fail(failure(lease), policy=POLICY)
+    assert ledger.complete(publication(lease))[0].reason == "stale_attempt"
+    assert effects(ledger) == NOTHING
+
+
+def test_a_failure_after_success_changes_nothing(ledger: Ledger) -> None:
+    ledger.sync(job())
+    lease = ledger.lease()
+    ledger.complete(publication(lease))
+    before = ledger.rows(EVERYTHING)
+    assert ledger.fail(failure(lease))[0].reason == "already_done"
+    assert ledger.rows(EVERYTHING) == before
+
+
+def test_a_cancelled_task_ends_for_good(ledger: Ledger) -> None:
+    ledger.sync(job())
+    lease = ledger.lease()
+    assert tasks.cancel(ledger.conn, [lease.task.task_id]) == 1
+    assert tasks.cancel(ledger.conn, [lease.task.task_id]) == 0
+    assert ledger.complete(publication(lease))[0].reason == "cancelled"
+    assert effects(ledger) == NOTHING
+
+
+def test_back_off_doubles_within_its_bounds(ledger: Ledger) -> None:
+    rows = ledger.rows(
+        b"SELECT n, extract(epoch FROM state.backoff(md5(s::text), n, '1 s', '30 s'))::float AS wait"
+        b" FROM generate_series(1, 20) n, generate_series(1, 50) s"
+    )
+    for row in rows:
+        plain = min(30.0, 2.0 ** (int(str(row["n"])) - 1))
+        assert 0.5 * plain <= float(str(row["wait"])) <= 1.5 * plain
+    assert len({row["wait"] for row in rows}) > 500
+
+
+def test_a_failed_task_waits_and_then_comes_back(ledger: Ledger) -> None:
+    ledger.sync(job(to_block=100))
+    ledger.fail(failure(ledger.lease()), policy=POLICY)
+    assert ledger.claim() == []
+    (row,) = ledger.rows(b"SELECT extract(epoch FROM run_at - now())::float AS wait, error FROM state.tasks")
+    assert 0.3 < float(str(row["wait"])) < 1.5
+
+
+def test_a_message_from_outside_cannot_stop_the_ledger(ledger: Ledger) -> None:
+    ledger.sync(job())
+    strange = "nul \0, literal \\u0000, half a pair \ud800, quote '"
+    assert ledger.fail(failure(ledger.lease(), message=strange))[0].accepted
+    stored = ledger.one(b"SELECT error ->> 'message' FROM state.tasks WHERE error IS NOT NULL")
+    assert stored == "nul , literal \\u0000, half a pair ?, quote '"
+
+
+def test_ranges_of_several_streams_do_not_hold_each_other_up(ledger: Ledger) -> None:
+    ledger.sync(job(stream("blocks"), stream("logs"), to_block=100))
+    (group,) = ledger.claim()
+    good, bad = group.leases
+    assert ledger.complete(publication(good))[0].accepted
+    assert ledger.fail(failure(bad))[0].accepted
+    assert [lease.task.dataset_key for lease in ledger.claim()[0].leases] == [bad.task.dataset_key]

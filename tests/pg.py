@@ -1,0 +1,29 @@
+"""One real Postgres per run, and a fresh migrated database per test, copied from a template."""
+
+import secrets
+from pathlib import Path
+
+from state import db, migrate
+from trace_ray.lite.postgres import LocalPostgres
+
+TEMPLATE = "trace_template"
+
+
+def server(directory: Path) -> LocalPostgres:
+    """Start a server in a directory of its own, with the schema in a template database.
+
+    As root the server runs as a user of its own, so every parent of `directory` must let all pass (not `tmp_path`).
+    """
+    postgres = LocalPostgres(directory)
+    postgres.start()
+    postgres.ensure_database(TEMPLATE)
+    migrate.migrate(postgres.url(TEMPLATE), "state")
+    migrate.migrate(postgres.url(TEMPLATE), "data")
+    return postgres
+
+
+def fresh_database(postgres: LocalPostgres) -> str:
+    """Return the URL of a new migrated database."""
+    name = f"test_{secrets.token_hex(6)}"
+    db.ensure_database(postgres.url("postgres"), name, template=TEMPLATE)
+    return postgres.url(name)
