@@ -1,0 +1,1 @@
+"""From a chain to verified tables in a staging directory. Knows neither Ray nor Postgres."""
