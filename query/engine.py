@@ -1,0 +1,238 @@
+"""A locked DuckDB connection: its settings, the parse tree of a statement, and a run with caps.
+
+Nothing here is trusted alone: DuckDB's own lock lets writes, secrets and settings through (docs/adr/0004), which is
+why the gate judges before and Landlock and the rlimits hold around it.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+
+from query.attach import Sources, attach
+from query.functions import reviewed
+from query.verdict import Json
+
+Config = dict[str, str | bool | int | float | list[str]]
+
+SERIALIZE: Final = "select json_serialize_sql($1::varchar, skip_null := true, skip_empty := true)"
+LOCKED: Final[Config] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "allow_persistent_secrets": False,  # else an HTTP path makes it look into the home directory
+    "python_enable_replacements": False,  # else FROM reads this process's variables
+}
+ARROW_ERROR: Final = re.compile(r"([A-Za-z ]+) Error: ")
+KINDS: Final = {
+    "Out of Memory": "OutOfMemoryException",
+    "INTERRUPT": "InterruptException",
+    "IO": "IOException",
+    "HTTP": "HTTPException",
+    "INTERNAL": "InternalException",
+    "FATAL": "FatalException",
+}
+BATCH_ROWS: Final = 2048
+LOST_IN_ARROW: Final = frozenset({"uhugeint", "bignum", "bit", "variant", "time with time zone", "lambda", "unknown"})
+
+
+class EngineMismatch(Exception):
+    """The installed DuckDB is not the version whose functions were reviewed."""
+
+
+class TypeUnsupported(Exception):
+    """A column's type would lose its value on the way to Arrow; it must be cast to VARCHAR."""
+
+
+class SourceUnreadable(Exception):
+    """An object of a bound relation is missing, damaged or out of reach."""
+
+
+class RowTooLarge(Exception):
+    """One row alone is above the byte cap."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What the engine may use; memory and spill in MiB."""
+
+    threads: int
+    memory_mb: int
+    spill_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of an answer; `type` is DuckDB's name of the type."""
+
+    name: str
+    type: str
+
+
+def check_version() -> None:
+    if duckdb.__version__ != reviewed.VERSION:
+        raise EngineMismatch(f"DuckDB {duckdb.__version__} is installed, {reviewed.VERSION} was reviewed")
+
+
+@cache
+def _parser() -> duckdb.DuckDBPyConnection:
+    config: Config = {**LOCKED, "threads": 1, "enable_external_access": False, "lock_configuration": True}
+    return duckdb.connect(":memory:", config=config)
+
+
+def parse_tree(sql: str) -> str:
+    """Return the engine's parse tree as JSON, or the JSON of its error. Nothing is bound or run.
+
+    Only `json_serialize_sql` is safe on ungated text: `extract_statements` evaluates PRAGMA arguments.
+    """
+    row = _parser().execute(SERIALIZE, [sql]).fetchone()
+    return str(row[0]) if row else ""
+
+
+def httpfs() -> Path:
+    """Return the signed extension for http(s) objects, from the wheel; nothing is downloaded at run time."""
+    return Path(str(files("duckdb_extension_httpfs"))) / f"extensions/v{reviewed.VERSION}/httpfs.duckdb_extension"
+
+
+def is_remote(sources: Sources) -> bool:
+    return any(location.startswith(("http://", "https://")) for paths in sources.values() for location in paths)
+
+
+class Engine:
+    """One bound and locked connection; it never serves another grant."""
+
+    def __init__(self, sources: Sources, *, limits: EngineLimits, spill: Path) -> None:
+        check_version()
+        config: Config = {
+            **LOCKED,
+            "threads": limits.threads,
+            "memory_limit": f"{limits.memory_mb}MiB",
+            "temp_directory": str(spill),
+            "max_temp_directory_size": f"{limits.spill_mb}MiB",
+        }
+        self.connection = duckdb.connect(":memory:", config=config)
+        if is_remote(sources):
+            self.connection.load_extension(str(httpfs()))
+        self.connection.execute("set errors_as_json = true")
+        self.connection.execute("set timezone = 'UTC'")
+        self.connection.execute("set parquet_metadata_cache = true")
+        self.connection.execute("set validate_external_file_cache = 'NO_VALIDATION'")  # objects never change
+        try:
+            attach(self.connection, sources)
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error as error:
+            raise SourceUnreadable from error
+
+    @contextmanager
+    def interrupted_after(self, seconds: float) -> Generator[None]:
+        """Interrupt what runs in the block once `seconds` have passed. Some functions do not listen."""
+        timer = threading.Timer(seconds, self.connection.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def run(self, sql: str) -> "Rows":
+        """Start an accepted statement.
+
+        Raises:
+            TypeUnsupported: before any row is read.
+            duckdb.Error: with the message as JSON.
+        """
+        result = self.connection.execute(sql)
+        described = result.description
+        columns = [Column(str(entry[0]), str(entry[1])) for entry in described]
+        for entry in described:
+            if _loses(entry[1]):
+                raise TypeUnsupported
+        return Rows(tuple(columns), result.to_arrow_reader(BATCH_ROWS))
+
+
+class Rows:
+    """The rows of a running statement, read up to caps."""
+
+    def __init__(self, columns: tuple[Column, ...], reader: pa.RecordBatchReader) -> None:
+        self.columns = columns
+        self.schema = reader.schema
+        self.truncated = False
+        self._reader = reader
+
+    def batches(self, *, limit: int, max_bytes: int) -> Iterator[pa.RecordBatch]:
+        """Yield batches of at most `limit` rows and `max_bytes` bytes in all; `truncated` says if rows were cut.
+
+        Raises:
+            RowTooLarge: the first row is above `max_bytes`.
+        TypeUnsupported: a value has no exact place in its column's Arrow type.
+        """
+        rows, room = limit, max_bytes
+        for batch in self._reader:
+            kept = batch.slice(0, rows)
+            kept = kept.slice(0, _fitting(kept, room))
+            if batch.num_rows and not kept.num_rows and rows == limit and room == max_bytes:
+                raise RowTooLarge
+            _check_values(kept)
+            if kept.num_rows:
+                rows, room = rows - kept.num_rows, room - kept.nbytes
+                yield kept
+            if kept.num_rows < batch.num_rows:
+                self.truncated = True
+                return
+
+
+def _check_values(batch: pa.RecordBatch) -> None:
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid:
+        raise TypeUnsupported from None  # a HUGEINT of 39 digits is no valid decimal
+
+
+def _fitting(batch: pa.RecordBatch, room: int) -> int:
+    """Return how many leading rows fit into `room` bytes."""
+    if batch.nbytes <= room:
+        return batch.num_rows
+    low, high = 0, batch.num_rows
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if batch.slice(0, middle).nbytes <= room else (low, middle - 1)
+    return low
+
+
+def _loses(kind: object) -> bool:
+    """Say whether a type, or one inside it, does not survive Arrow (UHUGEINT arrives as a negative number)."""
+    name = getattr(kind, "id", None)
+    if name in LOST_IN_ARROW:
+        return True
+    if name not in {"list", "array", "struct", "map", "union"}:
+        return False
+    children = getattr(kind, "children", ())
+    return any(_loses(child[1]) for child in children)
+
+
+def error_kind(error: Exception) -> str:
+    """Return the engine's name of an error. While rows stream it comes through Arrow, with its name in the text."""
+    if isinstance(error, duckdb.Error):
+        return type(error).__name__
+    named = ARROW_ERROR.match(str(error))
+    return KINDS.get(named.group(1), "Error") if named else type(error).__name__
+
+
+def error_details(error: Exception) -> dict[str, str]:
+    """Return the parts of an engine error: `exception_message`, and `position` and others where it has them."""
+    text = str(error)
+    try:
+        details: Json = json.loads(text[text.index("{") :])
+    except ValueError:
+        return {"exception_message": text}
+    return {key: str(value) for key, value in details.items()} if isinstance(details, dict) else {}

@@ -1,0 +1,125 @@
+"""Frames between the service and its child: one byte of kind, four of length, then JSON or Arrow bytes. No pickle.
+
+Either side takes the other's bytes for hostile: a frame has a size cap, its JSON exactly the known keys with the known
+types. What does not fit raises `ProtocolBroken`, and the child is killed.
+"""
+
+import socket
+import time
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Final
+
+import orjson
+
+from query.verdict import Json
+
+HEADER_BYTES: Final = 5
+JSON_BYTES: Final = 8 * 1024**2  # BIND of 10,000 signed URLs is about 5 MiB
+BATCH_BYTES: Final = 64 * 1024**2  # the byte cap of an answer and what Arrow adds to it
+
+
+class Kind(IntEnum):
+    """Parent to child: SETUP, JUDGE, BIND, RUN. Child to parent: the others."""
+
+    SETUP = 1
+    JUDGE = 2
+    BIND = 3
+    RUN = 4
+    HELLO = 16
+    VERDICT = 17
+    BOUND = 18
+    HEADER = 19
+    BATCH = 20
+    DONE = 21
+    REFUSED = 22
+    FAIL = 23
+
+
+class ProtocolBroken(Exception):
+    """The other side sent what the protocol does not know, or ended in the middle of it."""
+
+
+class OutOfTime(Exception):
+    """No whole frame came before the deadline."""
+
+
+class Channel:
+    """One end of the conversation."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    def send(self, kind: Kind, payload: bytes) -> None:
+        self._socket.settimeout(None)
+        self._socket.sendall(bytes([kind]) + len(payload).to_bytes(4, "big") + payload)
+
+    def send_json(self, kind: Kind, message: Mapping[str, object]) -> None:
+        self.send(kind, orjson.dumps(message))
+
+    def receive(self, *, deadline: float | None = None) -> tuple[Kind, bytes]:
+        """Return the next frame.
+
+        Args:
+            deadline: On the clock of `time.monotonic`; None waits for ever.
+
+        Raises:
+            OutOfTime: the deadline passed first.
+            ProtocolBroken: the other side is gone, or the frame is unknown or too large.
+        """
+        header = self._exactly(HEADER_BYTES, deadline)
+        size = int.from_bytes(header[1:], "big")
+        try:
+            kind = Kind(header[0])
+        except ValueError:
+            raise ProtocolBroken("unknown kind of frame") from None
+        if size > (BATCH_BYTES if kind is Kind.BATCH else JSON_BYTES):
+            raise ProtocolBroken("frame above its cap")
+        return kind, self._exactly(size, deadline)
+
+    def _exactly(self, size: int, deadline: float | None) -> bytes:
+        buffer = bytearray()
+        while len(buffer) < size:
+            try:
+                self._socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
+                piece = self._socket.recv(min(size - len(buffer), 1024**2))
+            except TimeoutError:
+                raise OutOfTime from None
+            except OSError:
+                raise ProtocolBroken("the other side is gone") from None
+            if not piece:
+                raise ProtocolBroken("the other side is gone")
+            buffer += piece
+        return bytes(buffer)
+
+
+def fields(payload: bytes, known: Mapping[str, type | tuple[type, ...]]) -> dict[str, Json]:
+    """Return the JSON object of a frame, which has exactly the `known` keys, each with a value of its type."""
+    try:
+        message: Json = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        raise ProtocolBroken("not JSON") from None
+    if not isinstance(message, dict) or set(message) != set(known):
+        raise ProtocolBroken("unknown or missing keys")
+    for key, wanted in known.items():
+        value = message[key]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+            raise ProtocolBroken(f"{key} has another type")
+    return message
+
+
+def integer(value: Json) -> int:
+    """Return a whole number."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ProtocolBroken("not a number")
+    return value
+
+
+def texts(value: Json) -> list[str]:
+    """Return a list of strings."""
+    if not isinstance(value, list):
+        raise ProtocolBroken("not a list")
+    strings = [item for item in value if isinstance(item, str)]
+    if len(strings) != len(value):
+        raise ProtocolBroken("not a list of strings")
+    return strings

@@ -1,0 +1,345 @@
+"""Each wall alone: without the gate nothing outside the grant is read or written, and crashes stay in their child."""
+
+import hashlib
+import json
+import os
+import resource
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from query import confine, process, service
+from query.refusals import QueryFailed, WorkerCrashed
+from query.service import Limits, Question
+from tests.integration.query.conftest import Store
+from tests.integration.query.unguarded import Task
+from tests.query_corpus.corpus import benign, hostile
+from trace_ray.contracts import Grant
+
+HARNESS = Path(__file__).with_name("unguarded.py")
+REPOSITORY = Path(__file__).parents[3]
+UNGUARDED = (
+    "import sys; sys.path[:] = sys.argv[1:]; from query import gate, worker; from query.verdict import Verdict; "
+    "gate.validate_sql = lambda sql, relations: Verdict(frozenset(), frozenset(), {}); worker.main()"
+)
+
+pytestmark = pytest.mark.skipif(
+    confine.landlock_abi() < 4, reason="this kernel has no Landlock with TCP rules (Linux 6.7)"
+)
+
+
+@dataclass(frozen=True)
+class Prey:
+    """What an attack would like: a file with a marker, an object of another tenant, a directory, a port."""
+
+    marker: str
+    outside: Path
+    secret: Path
+    foreign: Path
+    port: int
+    connections: list[object]
+
+    def shown_in(self, outcome: object) -> bool:
+        """Whether the marker stands in what a statement returned, as text or as bytes."""
+        text = json.dumps(outcome)
+        return self.marker in text or self.marker.encode().hex() in text
+
+    def digest(self) -> str:
+        """A hash over every name and byte outside the grant."""
+        found = hashlib.sha256()
+        for path in sorted(self.outside.rglob("*")):
+            found.update(str(path).encode() + (path.read_bytes() if path.is_file() else b""))
+        return found.hexdigest()
+
+
+@pytest.fixture
+def prey(tmp_path: Path) -> Iterator[Prey]:
+    marker = "marker" + secrets.token_hex(8)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.csv").write_text(f"a,b\n{marker},2\n")
+    pq.write_table(pa.table({"block_number": [1], "chain_id": [1], "s": [marker]}), outside / "foreign.parquet")
+    connections: list[object] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connections.append(connection.getpeername())
+            connection.close()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    yield Prey(
+        marker, outside, outside / "secret.csv", outside / "foreign.parquet", listener.getsockname()[1], connections
+    )
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(5)
+
+
+def sources(store: Store) -> dict[str, list[str]]:
+    return {dataset.name: [store.locate(file.key) for file in dataset.files] for dataset in store.grant.datasets}
+
+
+def unguarded(store: Store, prey: Prey, statements: list[str], walls: list[str]) -> list[object]:
+    """What the statements come to without the gate, behind these walls only."""
+    spill = store.scratch / "unguarded"
+    spill.mkdir(parents=True, exist_ok=True)
+    task = Task(statements=statements, sources=sources(store), spill=str(spill), walls=walls)
+    done = subprocess.run(
+        [sys.executable, str(HARNESS)],
+        input=json.dumps(task), capture_output=True, text=True, timeout=150, check=True, cwd=spill,
+        env={"PYTHONPATH": str(REPOSITORY), "TRACE_MARK": prey.marker, "TZ": "UTC"},
+    )  # fmt: skip
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def attacks(store: Store, prey: Prey) -> list[str]:
+    """Every statement that the gate stops, and that could reach outside if it did not."""
+    places = {
+        "secret": prey.secret, "object": sources(store)["devnet_blocks"][0], "foreign": prey.foreign,
+        "outside": prey.outside, "port": prey.port,
+    }  # fmt: skip
+    waiting = {"internals", "crash through the gate's denials"}
+    return [
+        statement.sql for statement in hostile(**places)
+        if statement.verdict != "accepted" and statement.category not in waiting
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("walls", [["lock", "landlock"], ["landlock"]], ids=["without the gate", "with Landlock alone"])
+def test_no_attack_reads_or_writes_outside_the_grant(store: Store, prey: Prey, walls: list[str]) -> None:
+    objects = {path: path.read_bytes() for path in store.root.rglob("*.parquet")}
+    before = prey.digest()
+    statements = attacks(store, prey)
+    outcomes = unguarded(store, prey, statements, walls)
+    assert len(outcomes) == len(statements) > 180
+    for sql, outcome in zip(statements, outcomes, strict=True):
+        assert not prey.shown_in(outcome), sql
+    assert prey.digest() == before
+    assert {path: path.read_bytes() for path in store.root.rglob("*.parquet")} == objects
+    assert prey.connections == []
+
+
+def test_the_lock_alone_stops_foreign_reads(store: Store, prey: Prey) -> None:
+    statements = [sql for sql in attacks(store, prey) if str(prey.secret) in sql or str(prey.foreign) in sql]
+    outcomes = unguarded(store, prey, statements, ["lock"])
+    assert len(outcomes) > 40
+    assert not prey.shown_in(outcomes)
+
+
+def test_the_attacks_would_work_without_walls(store: Store, prey: Prey) -> None:
+    """Else the tests above prove nothing."""
+    before = prey.digest()
+    kinds = ("copy", "select * from '")
+    statements = [sql for sql in attacks(store, prey) if "read_text" in sql or sql.startswith(kinds)]
+    statements = [sql for sql in statements if str(store.root) not in sql]  # others need it
+    outcomes = unguarded(store, prey, statements, [])
+    assert json.dumps(outcomes).count(prey.marker) >= 5
+    assert prey.digest() != before
+
+
+def test_benign_corpus_runs_behind_all_walls(store: Store, prey: Prey) -> None:
+    """The walls cost no statement that an analyst writes."""
+    statements = benign()
+    outcomes = unguarded(store, prey, statements, ["lock", "landlock"])
+    failed = [(sql, outcome) for sql, outcome in zip(statements, outcomes, strict=True) if isinstance(outcome, dict)]
+    assert failed == []
+
+
+# --- the child ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_gate(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Children that accept every statement. No relation is bound, so only literals can be asked."""
+    monkeypatch.setattr(process, "BOOT", UNGUARDED)
+    return store
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select like_escape(repeat('a', 1000000), repeat('%a', 100000) || 'b', 'x')",
+        "select repeat('a', 1000000) ilike repeat('%a', 100000) || 'b' escape 'x'",
+        "select json_structure(repeat('[', 1000000) || repeat(']', 1000000))",
+    ],
+)
+def test_crash_of_the_engine_ends_one_child_only(without_gate: Store, sql: str) -> None:
+    """The design note's section 6; should the engine stop crashing here, its denials may be lifted."""
+    with pytest.raises(WorkerCrashed):
+        without_gate.ask(sql)
+    assert without_gate.ask("select 1 as one").table.to_pylist() == [{"one": 1}]
+    assert list(without_gate.scratch.iterdir()) == []
+
+
+def test_child_sees_no_environment_no_descriptor_and_no_argument(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The parent holds secrets in its environment, an inheritable file and a socket; the child has none of them."""
+    report = tmp_path / "scratch"
+    spy = (
+        "import sys, os, json, resource; sys.path[:] = sys.argv[1:]; from query import confine, worker; "
+        "seen = {'environment': dict(os.environ), "
+        "'descriptors': [os.readlink(p) for n in range(64) if os.path.lexists(p := f'/proc/self/fd/{n}')], "
+        "'arguments': sys.orig_argv}; open('seen.json', 'w').write(json.dumps(seen)); "
+        "os.link('seen.json', os.path.join('..', '..', 'seen.json')); worker.main()"
+    )
+    monkeypatch.setattr(process, "BOOT", spy)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("TRACE_STATE_DATABASE_URL", "postgresql://u:hunter2@localhost/state")
+    held = (tmp_path / "held").open("w")
+    os.set_inheritable(held.fileno(), True)
+    with held, socket.create_server(("127.0.0.1", 0)) as listener:
+        os.set_inheritable(listener.fileno(), True)
+        store.ask("select 1")
+    seen = json.loads((report.parent / "seen.json").read_text())
+    assert set(seen["environment"]) == {*process.ENVIRONMENT, "LC_CTYPE"} & set(seen["environment"])
+    assert "hunter2" not in json.dumps(seen)
+    kinds = sorted(target.partition(":")[0] for target in seen["descriptors"])
+    assert [kind for kind in kinds if kind not in {"/dev/null", "socket"} and not kind.startswith("/proc/")] == []
+    assert kinds.count("socket") == 1
+    assert not any("select 1" in argument for argument in seen["arguments"])
+
+
+def test_landlock_binds_threads_files_and_ports(tmp_path: Path) -> None:
+    """What `enter` gives up is gone, and a second call can only shrink what is left."""
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "b").write_text("b")
+    (tmp_path / "spill").mkdir()
+    script = """
+import os, socket, sys
+from pathlib import Path
+from query.confine import Territory, enter
+base, port = Path(sys.argv[1]), int(sys.argv[2])
+def tries(action):
+    try: action(); return "yes"
+    except OSError as error: return type(error).__name__
+def connect():
+    with socket.socket() as client: client.connect(("127.0.0.1", port))
+enter(Territory(read=(base / "a", base / "b", base / "nosuch"), write=base / "spill", port=port))
+print(tries((base / "a").read_text), tries((base / "b").read_text), tries(connect))
+print(tries(lambda: (base / "spill" / "x").write_text("x")), tries(lambda: (base / "a").write_text("x")))
+print(tries(lambda: os.execv("/bin/true", ["true"])), tries(lambda: (base / "c").write_text("x")))
+print(tries(lambda: (base / "a").unlink()), tries(lambda: Path("/etc/passwd").read_text()))
+enter(Territory(read=(base / "a",), write=base / "spill"))
+print(tries((base / "a").read_text), tries((base / "b").read_text), tries(connect))
+"""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path), str(listener.getsockname()[1])],
+            capture_output=True, text=True, check=True, timeout=30, env={"PYTHONPATH": str(REPOSITORY)},
+        )  # fmt: skip
+    refused = "PermissionError"
+    assert done.stdout.split() == [
+        "yes", "yes", "yes",
+        "yes", refused,
+        refused, refused,
+        refused, refused,
+        "yes", refused, refused,
+    ]  # fmt: skip
+
+
+def test_resource_limits_hold(tmp_path: Path) -> None:
+    script = """
+import resource, sys
+from query import confine
+confine.limit_resources(memory_bytes=512 * 1024**2, file_bytes=1024**2)
+try: bytearray(1024**3)
+except MemoryError: print("memory")
+try:
+    with open(sys.argv[1], "wb") as file:
+        file.write(bytes(2 * 1024**2))
+except OSError: print("file")
+print(resource.getrlimit(resource.RLIMIT_CORE)[0], resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "large")],
+        capture_output=True, text=True, check=True, timeout=30, env={"PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.stdout.split() == ["memory", "file", "0", "256"]
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] != 512 * 1024**2
+
+
+def ends_within(process_id: int, *, seconds: float) -> bool:
+    """Whether a process that is no child of ours is gone, or waits for its parent, in time."""
+    end = time.monotonic() + seconds
+    state = Path(f"/proc/{process_id}/stat")
+    while time.monotonic() < end:
+        try:
+            if state.read_text().split()[2] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_child_dies_with_its_parent(tmp_path: Path) -> None:
+    """A parent that is killed leaves no query running."""
+    script = """
+import os, subprocess, sys, time
+code = "import os, time; from query import confine; confine.die_with_parent(os.getppid()); "
+code += "print(os.getpid(), flush=True); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+print(child.stdout.readline().decode(), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False,
+        env={"PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    child = int(done.stdout)
+    assert ends_within(child, seconds=5)
+
+
+def test_hostile_child_cannot_widen_its_grant(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict that names what is not granted ends the conversation."""
+    liar = UNGUARDED.replace(
+        "Verdict(frozenset(), frozenset(), {})", "Verdict(frozenset({'other'}), frozenset(), {'other': ()})"
+    )
+    monkeypatch.setattr(process, "BOOT", liar)
+    with pytest.raises(WorkerCrashed):
+        store.ask("select 1")
+
+
+def test_write_through_to_a_granted_object_is_stopped(store: Store, prey: Prey) -> None:
+    """`allowed_paths` means read and write; Landlock makes it read."""
+    target = sources(store)["devnet_blocks"][0]
+    before = Path(target).read_bytes()
+    statements = [
+        f"copy (select 1 as block_number) to '{target}' (format parquet, use_tmp_file false)",
+        f"copy (select 1 as block_number) to '{target}' (format parquet, overwrite_or_ignore true)",
+    ]
+    outcomes = unguarded(store, prey, statements, ["lock", "landlock"])
+    assert all(isinstance(outcome, dict) for outcome in outcomes)
+    assert Path(target).read_bytes() == before
+
+
+def test_question_about_an_empty_grant_still_runs(store: Store) -> None:
+    answer = service.answer(
+        Question("select 1 as one"),
+        Grant(store.grant.org_id, ()),
+        locate=store.locate,
+        scratch=store.scratch,
+        limits=Limits(),
+    )
+    assert answer.table.num_rows == 1
+    with pytest.raises(QueryFailed):
+        service.answer(
+            Question("select nosuch"), Grant(store.grant.org_id, ()), locate=store.locate, scratch=store.scratch
+        )
