@@ -1,0 +1,1 @@
+"""The moving parts: what Ray runs. Plain classes, and thin Ray shells around them."""

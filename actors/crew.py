@@ -1,0 +1,287 @@
+"""The pool of workers as the Dispatcher sees it: who lives, which slots are free, what is on its way.
+
+Owned by one event loop. Knows no ledger: what the calls bring back collects here until the next tick takes it. The
+awaited call is the signal of death; a probe per worker finds hung ones and carries acknowledgements.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import cast
+
+from actors.dispatcher import HeadAnswer, Inbox
+from actors.runtime import Spawn, WorkerDied, WorkerHandle, WorkerSilent, answer, worker_name, worker_place
+from actors.worker import Held
+from trace_ray.contracts import AttemptKey, HeadRequest, LeaseGroup, Outcome, WorkerId
+from trace_ray.retry import RetryPolicy, delay_s
+
+logger = logging.getLogger(__name__)
+
+PROBE_S = 5.0  # one small call per worker; below 1 % of its capacity
+ADOPTED_PROBE_S = 0.25  # an adopted attempt has no awaited call, so its outcome is asked for
+START_S = 60.0  # a cold worker process imports Ray and pyarrow; a loaded laptop took 12 s
+ANSWER_S = 5.0  # `held` answers from memory in its own thread group
+RESPAWN = RetryPolicy(base_s=0.1, cap_s=30.0, max_attempts=4, max_infra_failures=4)
+
+
+@dataclass(slots=True)
+class Member:
+    """One worker. `ready` once it has answered; `heard_at` is monotonic.
+
+    `sent` waits for an awaited call, `adopted` is asked for; `delivered` outcomes are here but still kept by the
+    worker, `committed` ones it may forget.
+    """
+
+    worker_id: WorkerId
+    handle: WorkerHandle
+    ready: bool = False
+    heard_at: float = 0.0
+    sent: dict[int, LeaseGroup] = field(default_factory=dict[int, LeaseGroup])
+    adopted: set[AttemptKey] = field(default_factory=set[AttemptKey])
+    delivered: set[AttemptKey] = field(default_factory=set[AttemptKey])
+    committed: set[AttemptKey] = field(default_factory=set[AttemptKey])
+
+    def attempts(self) -> list[AttemptKey]:
+        return [lease.key for group in self.sent.values() for lease in group.leases] + list(self.adopted)
+
+    def busy_slots(self) -> int:
+        return len(self.sent) + len(self.adopted)
+
+
+class Crew:
+    """Places leases on workers and collects what comes back.
+
+    `silence_s` is how long a worker may stay silent before it is killed and replaced: by then its leases have expired.
+    """
+
+    def __init__(
+        self, spawn: Spawn, kill: Callable[[WorkerHandle], None], *, size: int, slots: int, silence_s: float
+    ) -> None:
+        self._spawn = spawn
+        self._kill = kill
+        self._size = size
+        self._slots = slots
+        self._silence_s = silence_s
+        self._members: dict[WorkerId, Member] = {}
+        self._inbox = Inbox()
+        self._deaths: dict[int, int] = {}
+        self._sequence = 0
+        self._background: set[asyncio.Task[None]] = set()
+        self.wake = asyncio.Event()
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def adopt(self, living: Mapping[WorkerId, WorkerHandle]) -> tuple[list[Held], list[WorkerId]]:
+        """Take over the workers of an earlier Dispatcher: what each holds, and which of them gave no answer."""
+        answers = await asyncio.gather(*(self._meet(worker_id, handle) for worker_id, handle in living.items()))
+        held = [one for one in answers if one is not None]
+        silent = [worker_id for worker_id in self._members if worker_id not in {one.worker_id for one in held}]
+        return held, silent
+
+    async def _meet(self, worker_id: WorkerId, handle: WorkerHandle) -> Held | None:
+        try:
+            held = cast(Held, await answer(handle.held.remote(()), timeout_s=ANSWER_S))
+        except WorkerDied:
+            return None
+        except WorkerSilent:
+            self._members[worker_id] = Member(worker_id, handle, heard_at=time.monotonic())
+            self._watch(worker_id)
+            return None
+        self._members[worker_id] = Member(worker_id, handle, ready=True, heard_at=time.monotonic())
+        self._watch(worker_id)
+        return held
+
+    def keep(self, held: Iterable[Held], adopted: Collection[AttemptKey]) -> None:
+        """Wait for the adopted attempts, and hand finished ones to the next tick."""
+        for one in held:
+            member = self._members[one.worker_id]
+            member.adopted = {key for key in one.running if key in adopted}
+            self._receive(member, one.finished)
+
+    def start(self) -> None:
+        """Fill every empty place of the pool with a new worker."""
+        places = {worker_place(worker_id)[0] for worker_id in self._members}
+        for index in range(self._size):
+            if index not in places:
+                self._background_task(self._hire(worker_name(index, 0)))
+
+    def dismiss(self) -> tuple[WorkerId, ...]:
+        """End every worker and return their names, whose leases are to be freed."""
+        for task in self._background:
+            task.cancel()
+        gone = tuple(self._members)
+        for member in self._members.values():
+            self._kill(member.handle)
+        self._members.clear()
+        return gone
+
+    def busy(self) -> bool:
+        return any(member.busy_slots() for member in self._members.values())
+
+    async def _hire(self, worker_id: WorkerId) -> None:
+        member = Member(worker_id, self._spawn(worker_id))
+        self._members[worker_id] = member
+        try:
+            await answer(member.handle.held.remote(()), timeout_s=START_S)
+        except (WorkerDied, WorkerSilent):
+            self._bury(worker_id)
+            return
+        member.ready, member.heard_at = True, time.monotonic()
+        self._watch(worker_id)
+        self.wake.set()
+
+    def _bury(self, worker_id: WorkerId) -> None:
+        """Free the leases of a dead worker and hire its replacement, with back-off when it dies again and again."""
+        member = self._members.pop(worker_id, None)
+        if member is None:
+            return
+        self._kill(member.handle)
+        index, generation = worker_place(worker_id)
+        self._deaths[index] = self._deaths.get(index, 0) + 1
+        self._inbox = self._merge(dead=(worker_id,))
+        self._background_task(self._replace(worker_name(index, generation + 1), self._deaths[index]))
+        logger.warning("worker died", extra={"worker_id": worker_id, "deaths_in_a_row": self._deaths[index]})
+        self.wake.set()
+
+    async def _replace(self, worker_id: WorkerId, deaths: int) -> None:
+        await asyncio.sleep(delay_s(deaths, RESPAWN, jitter=1.0))
+        await self._hire(worker_id)
+
+    # --- work -----------------------------------------------------------------------------------------------------
+
+    def collect(self) -> Inbox:
+        """Return what came in since the last call, with the attempts to renew and the slots that are free now."""
+        now = time.monotonic()
+        ready = [member for member in self._members.values() if member.ready]
+        heard = [member for member in ready if now - member.heard_at < self._silence_s / 4]
+        alive = tuple(key for member in heard for key in member.attempts())
+        free = [[member.worker_id] * (self._slots - member.busy_slots()) for member in heard]  # dealt out by turns
+        slots = tuple(worker_id for turn in zip_longest(*free) for worker_id in turn if worker_id is not None)
+        inbox = self._merge(alive=alive, slots=slots)
+        self._inbox = Inbox()
+        return inbox
+
+    def put_back(self, inbox: Inbox) -> None:
+        """Keep what a failed tick could not commit; giving it again is safe."""
+        self._inbox = self._merge(outcomes=inbox.outcomes, dead=inbox.dead)
+
+    def settled(self, keys: Iterable[AttemptKey]) -> None:
+        """Tell workers with the next probe that these outcomes are committed."""
+        gone = set(keys)
+        for member in self._members.values():
+            member.committed |= member.delivered & gone
+
+    def place(self, groups: Iterable[LeaseGroup]) -> None:
+        """Send each group to its worker. One that died meanwhile is reported dead again, which frees the leases."""
+        for group in groups:
+            member = self._members.get(group.worker_id)
+            if member is None:
+                self._inbox = self._merge(dead=(group.worker_id,))
+                continue
+            self._sequence += 1
+            member.sent[self._sequence] = group
+            self._background_task(self._drive(member, self._sequence, group))
+
+    def poll_head(self, request: HeadRequest) -> bool:
+        """Ask some ready worker for a head; False when none is ready."""
+        ready = [member for member in self._members.values() if member.ready]
+        if not ready:
+            return False
+        self._sequence += 1
+        self._background_task(self._ask_head(ready[self._sequence % len(ready)], request))
+        return True
+
+    async def _drive(self, member: Member, number: int, group: LeaseGroup) -> None:
+        try:
+            outcomes = cast(list[Outcome], await answer(member.handle.run.remote([group])))
+        except WorkerDied:
+            self._bury(member.worker_id)
+        except WorkerSilent:  # perhaps it works on: its outcome is asked for like an adopted one
+            member.adopted.update(lease.key for lease in group.leases)
+        else:
+            member.heard_at = time.monotonic()
+            self._deaths.pop(worker_place(member.worker_id)[0], None)
+            self._receive(member, outcomes)
+        finally:
+            member.sent.pop(number, None)
+            self.wake.set()
+
+    async def _ask_head(self, member: Member, request: HeadRequest) -> None:
+        try:
+            head = cast(HeadAnswer, await answer(member.handle.head.remote(request), timeout_s=START_S))
+        except (WorkerDied, WorkerSilent):
+            head = HeadAnswer(request.rpc_pool, request.chain_id, None, "no worker could ask for it")
+        self._inbox = self._merge(heads=(head,))
+        self.wake.set()
+
+    # --- probing --------------------------------------------------------------------------------------------------
+
+    def _watch(self, worker_id: WorkerId) -> None:
+        self._background_task(self._probe(worker_id))
+
+    async def _probe(self, worker_id: WorkerId) -> None:
+        while (member := self._members.get(worker_id)) is not None:
+            await asyncio.sleep(ADOPTED_PROBE_S if member.adopted else PROBE_S)
+            committed = tuple(member.committed)
+            try:
+                held = cast(Held, await answer(member.handle.held.remote(committed), timeout_s=ANSWER_S))
+            except WorkerDied:
+                self._bury(worker_id)
+                return
+            except WorkerSilent:
+                if time.monotonic() - member.heard_at > self._silence_s:
+                    self._bury(worker_id)
+                    return
+                continue
+            member.ready, member.heard_at = True, time.monotonic()
+            member.delivered.difference_update(committed)
+            member.committed.difference_update(committed)
+            self._take_adopted(member, held)
+
+    def _take_adopted(self, member: Member, held: Held) -> None:
+        done = [outcome for outcome in held.finished if outcome.attempt in member.adopted]
+        lost = member.adopted - set(held.running) - {outcome.attempt for outcome in done}
+        member.adopted -= lost | {outcome.attempt for outcome in done}
+        if done:
+            self._receive(member, done)
+            self.wake.set()
+
+    # --- small things ---------------------------------------------------------------------------------------------
+
+    def status(self) -> list[dict[str, object]]:
+        """Return one row per worker: name, readiness, busy slots, seconds since it was heard."""
+        now = time.monotonic()
+        return [
+            {
+                "worker_id": member.worker_id,
+                "ready": member.ready,
+                "busy_slots": member.busy_slots(),
+                "silent_seconds": round(now - member.heard_at, 1) if member.ready else None,
+            }
+            for member in self._members.values()
+        ]
+
+    def _receive(self, member: Member, outcomes: Iterable[Outcome]) -> None:
+        arrived = tuple(outcomes)
+        member.delivered.update(outcome.attempt for outcome in arrived)
+        self._inbox = self._merge(outcomes=arrived)
+
+    def _merge(
+        self,
+        *,
+        outcomes: tuple[Outcome, ...] = (),
+        heads: tuple[HeadAnswer, ...] = (),
+        dead: tuple[WorkerId, ...] = (),
+        alive: tuple[AttemptKey, ...] = (),
+        slots: tuple[WorkerId, ...] = (),
+    ) -> Inbox:
+        old = self._inbox
+        return Inbox(old.outcomes + outcomes, old.heads + heads, old.dead + dead, old.alive + alive, old.slots + slots)
+
+    def _background_task(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

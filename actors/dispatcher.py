@@ -1,0 +1,181 @@
+"""One tick of the Dispatcher: take results in, renew, reap, plan, lease out. No Ray, no loop, no clock of its own.
+
+The ledger is the only memory. Whatever is kept here may be lost at any line; the next tick, or the next Dispatcher,
+repairs. Every write presents the epoch: a Dispatcher that was paused while another took over gets `FencedError`.
+"""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from state import jobs, outbox, tasks
+from state.db import Database
+from trace_ray.contracts import (
+    AttemptKey,
+    Epoch,
+    Failure,
+    HeadRequest,
+    LeaseGroup,
+    Outcome,
+    Publication,
+    WorkerId,
+)
+from trace_ray.retry import RetryPolicy
+
+logger = logging.getLogger(__name__)
+
+OUTBOX_TOPICS = ("dataset.published", "task.dead")
+OUTBOX_BATCH = 500  # a tick must stay short; what is left drains in the next one
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Durations of the Dispatcher in seconds; defaults live in `trace_ray.config`."""
+
+    lease_s: float
+    leader_s: float
+    policy: RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAnswer:
+    """What a worker learned about a head: a block number, or a sentence that says why not."""
+
+    rpc_pool: str
+    chain_id: int
+    head: int | None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """What came in since the last tick. `alive`: attempts on workers that answer; `slots`: one id per free slot."""
+
+    outcomes: tuple[Outcome, ...] = ()
+    heads: tuple[HeadAnswer, ...] = ()
+    dead: tuple[WorkerId, ...] = ()
+    alive: tuple[AttemptKey, ...] = ()
+    slots: tuple[WorkerId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An outcome that the ledger did not take, and its reason."""
+
+    attempt: AttemptKey
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What follows from a tick. `settled` outcomes are committed or refused for good and can be forgotten."""
+
+    groups: tuple[LeaseGroup, ...]
+    heads: tuple[HeadRequest, ...]
+    settled: tuple[AttemptKey, ...]
+    published: tuple[Publication, ...]
+    failed: tuple[Failure, ...]
+    refused: tuple[Refusal, ...]
+    planned: int
+    reaped: int
+
+
+class Dispatcher:
+    """The scheduler's core. One thread at a time."""
+
+    def __init__(self, database: Database, *, holder: str, timing: Timing) -> None:
+        self._database = database
+        self._holder = holder
+        self._timing = timing
+        self._epoch = Epoch(0)
+        self._reap_at = 0.0
+
+    @property
+    def epoch(self) -> Epoch:
+        return self._epoch
+
+    # --- the term -------------------------------------------------------------------------------------------------
+
+    def lead(self) -> bool:
+        """Take over with a new epoch. False while another Dispatcher leads or after an ordered stop."""
+        with self._database.transaction() as conn:
+            epoch = tasks.take_over(conn, holder=self._holder, ttl_s=self._timing.leader_s)
+        if epoch is None:
+            return False
+        self._epoch = epoch
+        return True
+
+    def resign(self) -> None:
+        """Let the next Dispatcher lead at once."""
+        with self._database.transaction() as conn:
+            tasks.release(conn, self._epoch)
+
+    def recover(
+        self, held: Mapping[WorkerId, Sequence[AttemptKey]], silent: Collection[WorkerId]
+    ) -> frozenset[AttemptKey]:
+        """Adopt what living workers hold and free the other leases of older epochs, except those of silent workers."""
+        with self._database.transaction() as conn:
+            tasks.fence(conn, self._epoch, self._timing.leader_s)
+            adopted = tasks.adopt(conn, self._epoch, held, ttl_s=self._timing.lease_s)
+            tasks.free_older(conn, self._epoch, except_workers=tuple(silent), policy=self._timing.policy)
+        return frozenset(adopted)
+
+    # --- the tick -------------------------------------------------------------------------------------------------
+
+    def tick(self, inbox: Inbox, *, now: float) -> Orders:
+        """Commit what came in, then plan and lease. `now` is a monotonic instant; it only paces the reaper.
+
+        Raises:
+            FencedError: another Dispatcher leads; nothing was written.
+            DatabaseUnavailable: nothing or everything was written; giving the same inbox again is safe.
+        """
+        reap = now >= self._reap_at
+        orders = self.settle(inbox, reap=reap)
+        if reap:
+            self._reap_at = now + self._timing.lease_s / 4
+        return self._schedule(orders, inbox.slots)
+
+    def settle(self, inbox: Inbox, *, reap: bool = False) -> Orders:
+        """Commit what came in and lease nothing: one transaction."""
+        publications = [outcome for outcome in inbox.outcomes if isinstance(outcome, Publication)]
+        failures = [outcome for outcome in inbox.outcomes if isinstance(outcome, Failure)]
+        policy = self._timing.policy
+        with self._database.transaction() as conn:
+            tasks.fence(conn, self._epoch, self._timing.leader_s)
+            for answer in inbox.heads:
+                if answer.head is not None:
+                    jobs.record_head(conn, self._epoch, answer.rpc_pool, answer.chain_id, answer.head)
+                else:
+                    message = answer.message or "the provider gave no head"
+                    jobs.record_head_error(conn, self._epoch, answer.rpc_pool, answer.chain_id, message)
+            completions = tasks.complete(conn, self._epoch, publications, policy=policy) if publications else []
+            failed = tasks.fail(conn, self._epoch, failures, policy=policy) if failures else []
+            if inbox.alive:
+                tasks.heartbeat(conn, self._epoch, inbox.alive, ttl_s=self._timing.lease_s)
+            if inbox.dead:
+                tasks.free(conn, self._epoch, inbox.dead, policy=policy)
+            reaped = tasks.reap(conn, self._epoch, policy=policy) if reap else 0
+        accepted = {done.attempt for done in completions if done.accepted}
+        return Orders(
+            groups=(),
+            heads=(),
+            settled=tuple(outcome.attempt for outcome in inbox.outcomes),
+            published=tuple(publication for publication in publications if publication.attempt in accepted),
+            failed=tuple(failures),
+            refused=tuple(
+                Refusal(done.attempt, done.reason or "refused") for done in [*completions, *failed] if not done.accepted
+            ),
+            planned=0,
+            reaped=reaped,
+        )
+
+    def _schedule(self, orders: Orders, slots: Sequence[WorkerId]) -> Orders:
+        with self._database.transaction() as conn:
+            tasks.fence(conn, self._epoch, self._timing.leader_s)
+            heads = jobs.heads_wanted(conn)
+            planned = jobs.plan(conn, self._epoch)
+            groups = tasks.claim(conn, self._epoch, slots, ttl_s=self._timing.lease_s) if slots else []
+            events = outbox.drain(conn, self._epoch, OUTBOX_TOPICS, OUTBOX_BATCH)
+        for event in events:
+            logger.info("ledger event", extra={"topic": event.topic, "cause": event.idempotency_key})
+        return replace(orders, groups=tuple(groups), heads=tuple(heads), planned=planned)

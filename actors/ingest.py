@@ -1,0 +1,223 @@
+"""The ingest operator: leases of one range -> extract -> verify -> rewrite -> upload -> one outcome per lease.
+
+Everything happens in a fresh private staging directory that is gone afterwards. Nothing here can publish: an object
+becomes visible only when the ledger accepts the publication.
+"""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from actors.dispatcher import HeadAnswer
+from trace_ray import manifest, retry
+from trace_ray.config import RpcPool
+from trace_ray.contracts import Certificate, DataFile, HeadRequest, Lease, LeaseGroup, Outcome, Publication, Receipts
+from trace_ray.errors import SourceLied, SourceUnavailable, TraceError
+from trace_ray.extract.engine import Engine, Extraction, Provider, Request
+from trace_ray.extract.rewrite import write
+from trace_ray.extract.rpc import JsonRpc
+from trace_ray.extract.verify import Neighbours, Problem, Proof, verify
+from trace_ray.storage import ObjectStore
+
+logger = logging.getLogger(__name__)
+
+CHAIN_ID_MAX_AGE_S = 300.0  # a provider that changes its chain is rare; the rows carry the chain id as well
+
+CORE = ("blocks", "transactions", "logs")
+LOG_DATASETS = frozenset({"logs", "erc20_transfers", "erc721_transfers"})
+
+
+def with_witnesses(wanted: frozenset[str], receipts: Receipts) -> tuple[str, ...]:
+    """Return the datasets to extract so that `wanted` can be proven as strongly as the chain allows.
+
+    Headers are always needed; the receipts root needs transactions and logs together.
+    """
+    needed = set(wanted) | {"blocks"}
+    if receipts is Receipts.ETHEREUM and wanted & {"transactions", *LOG_DATASETS}:
+        needed |= {"transactions", "logs"}
+    elif wanted & (LOG_DATASETS - {"logs"}) and receipts is not Receipts.NONE:
+        needed.add("logs")
+    elif wanted - set(CORE) - LOG_DATASETS:
+        needed.add("transactions")
+    return tuple(name for name in CORE if name in needed) + tuple(sorted(needed - set(CORE)))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`range_s`: an attempt is killed after so long. `share`: this slot's part of a pool's requests per second."""
+
+    range_s: float
+    share: float
+
+
+class Ingester:
+    """Turns a group of leases into outcomes. Thread-safe: each call has its own directory and child process."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: ObjectStore,
+        pools: Callable[[], Mapping[str, RpcPool]],
+        staging: Path,
+        limits: Limits,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._pools = pools
+        self._staging = staging
+        self._limits = limits
+        self._chain_seen: dict[tuple[str, int], float] = {}
+
+    def run(self, group: LeaseGroup) -> list[Outcome]:
+        """Return one outcome per lease, in order. An error of the range is an outcome, never an exception."""
+        provider: Provider | None = None
+        try:
+            provider = self._provider(group)
+            self._check_chain(provider, group.chain_id)
+            with self._directory() as directory:
+                return self._ingest(group, provider, directory)
+        except Exception as error:  # the pool must survive a bug in one range; the ledger counts it
+            if not isinstance(error, TraceError):
+                logger.exception("attempt failed unexpectedly")
+            name = provider.name if provider else None
+            return [retry.failure(lease.key, error, provider=name) for lease in group.leases]
+
+    def answer_head(self, request: HeadRequest) -> HeadAnswer:
+        """Return the newest block of the pool's first provider that answers, or a sentence that says why none does."""
+        message = f"rpc pool {request.rpc_pool} has no provider"
+        try:
+            for provider in self._providers(request.rpc_pool):
+                try:
+                    self._check_chain(provider, request.chain_id)
+                    head = JsonRpc(provider).head()
+                except SourceUnavailable as error:
+                    message = str(error)
+                else:
+                    return HeadAnswer(request.rpc_pool, request.chain_id, head)
+        except SourceUnavailable as error:
+            message = str(error)
+        return HeadAnswer(request.rpc_pool, request.chain_id, None, message)
+
+    # --- one range ------------------------------------------------------------------------------------------------
+
+    def _ingest(self, group: LeaseGroup, provider: Provider, directory: Path) -> list[Outcome]:
+        deadline = time.monotonic() + self._limits.range_s
+        extraction = self._extract(group, provider, directory, deadline)
+        leases = {lease.task.cryo_dataset_name: lease for lease in group.leases}
+        verdicts = verify(
+            extraction.tables,
+            blocks=group.blocks,
+            receipts=group.leases[0].receipts,
+            datasets=leases.keys(),
+            neighbours={name: Neighbours(lease.parent_hash, lease.child_parent_hash) for name, lease in leases.items()},
+            proofs=extraction.proofs,
+        )
+        return [self._settle(lease, verdicts[name], extraction, provider, directory) for name, lease in leases.items()]
+
+    def _extract(self, group: LeaseGroup, provider: Provider, directory: Path, deadline: float) -> Extraction:
+        receipts = group.leases[0].receipts
+        wanted = frozenset(lease.task.cryo_dataset_name for lease in group.leases)
+        request = Request(group.chain_id, with_witnesses(wanted, receipts), group.blocks, receipts)
+        try:
+            return self._engine.extract(request, provider, directory, deadline=deadline)
+        except SourceUnavailable:
+            alone = tuple(name for name in (*CORE, *sorted(wanted - set(CORE))) if name in wanted | {"blocks"})
+            if len(wanted) > 1 or group.leases[0].attempt == 1 or alone == request.datasets:
+                raise
+            # the pool may not allow the witnesses: the certificate then names the weaker proof
+            smaller = Request(group.chain_id, alone, group.blocks, receipts)
+            return self._engine.extract(smaller, provider, _fresh(directory, "alone"), deadline=deadline)
+
+    def _settle(
+        self, lease: Lease, verdict: Proof | Problem, extraction: Extraction, provider: Provider, directory: Path
+    ) -> Outcome:
+        if isinstance(verdict, Problem):
+            return retry.failure(lease.key, SourceLied(f"{verdict.check}: {verdict.message}"), provider=provider.name)
+        try:
+            return self._publish(lease, verdict, extraction, provider, directory)
+        except TraceError as error:
+            return retry.failure(lease.key, error, provider=provider.name)
+
+    def _publish(
+        self, lease: Lease, proof: Proof, extraction: Extraction, provider: Provider, directory: Path
+    ) -> Publication:
+        task = lease.task
+        build = extraction.build
+        started = time.monotonic()
+        table: pa.Table = extraction.tables[task.cryo_dataset_name]
+        written = write(table, task.cryo_dataset_name, _fresh(directory, task.dataset_key), blocks=task.blocks)
+        rewritten = time.monotonic()
+        manifest.check_caps([file.bytes for file in written], task.blocks)
+        files: list[DataFile] = []
+        for file in written:
+            key = manifest.object_key(lease, digest=file.digest)
+            self._store.put(file.path, key)
+            files.append(DataFile(key, file.bytes, file.rows, file.digest, file.min_block, file.max_block))
+        certificate = Certificate(
+            level=proof.level,
+            checks=proof.checks,
+            parent_hash=proof.parent_hash,
+            end_hash=proof.end_hash,
+            receipts=lease.receipts,
+            engine=build.name,
+            engine_version=build.version,
+            engine_digest=build.digest,
+            provider=provider.name,
+        )
+        seconds = {
+            **extraction.seconds,
+            "rewrite": rewritten - started,
+            "upload": time.monotonic() - rewritten,
+        }
+        return manifest.publication(lease, files=files, certificate=certificate, seconds=seconds)
+
+    # --- providers ------------------------------------------------------------------------------------------------
+
+    def _providers(self, name: str) -> list[Provider]:
+        pools = self._pools()
+        if name not in pools:
+            variable = f"TRACE_RPC_POOL_{name.upper()}_URLS"
+            raise SourceUnavailable(f"rpc pool {name} is not known here: set {variable} and run `trace-ray up`")
+        pool = pools[name]
+        rate = pool.requests_per_s * self._limits.share if pool.requests_per_s else None
+        return [Provider(name, index, url, rate) for index, url in enumerate(pool.urls)]
+
+    def _provider(self, group: LeaseGroup) -> Provider:
+        """Spread ranges over a pool, and take another provider for each further attempt."""
+        providers = self._providers(group.rpc_pool)
+        place = group.blocks.start // len(group.blocks) + group.leases[0].attempt - 1
+        return providers[place % len(providers)]
+
+    def _check_chain(self, provider: Provider, chain_id: int) -> None:
+        key = (provider.url, chain_id)
+        if time.monotonic() - self._chain_seen.get(key, -CHAIN_ID_MAX_AGE_S) < CHAIN_ID_MAX_AGE_S:
+            return
+        found = JsonRpc(provider).chain_id()
+        if found != chain_id:
+            raise SourceUnavailable(
+                f"provider {provider.name} serves chain {found}, the job wants {chain_id}: "
+                "mend chain_id in the job file or the URL of the pool"
+            )
+        self._chain_seen[key] = time.monotonic()
+
+    @contextmanager
+    def _directory(self) -> Generator[Path]:
+        self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = Path(tempfile.mkdtemp(prefix="attempt-", dir=self._staging))
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _fresh(directory: Path, name: str) -> Path:
+    path = directory / f"out-{name}"
+    path.mkdir(mode=0o700)
+    return path

@@ -1,0 +1,124 @@
+"""Every Ray actor of trace_ray, one line per method. The work is in plain classes beside this file."""
+
+# pyright: reportUnknownMemberType=false, reportUntypedClassDecorator=false
+# (Ray's own types leave the decorators of actors and methods partly unknown)
+
+import asyncio
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+
+from actors import runtime
+from actors.crew import Crew
+from actors.dispatcher import Dispatcher as Core
+from actors.dispatcher import HeadAnswer, Timing
+from actors.ingest import Ingester, Limits
+from actors.metrics import Metrics
+from actors.term import DispatcherStatus, Term
+from actors.worker import Held, Worker
+from state.db import Database
+from trace_ray import config, logs
+from trace_ray.contracts import AttemptKey, HeadRequest, LeaseGroup, Outcome, WorkerId
+from trace_ray.extract.choice import make_engine
+from trace_ray.storage import open_store
+
+actor: Final[Any] = ray.remote  # its types know no concurrency groups
+
+
+@actor(concurrency_groups={"control": 4})
+class CryoWorker:
+    """One worker process; `run` in `max_concurrency` threads, the rest answers while they work."""
+
+    def __init__(self, worker_id: WorkerId, data_dir: Path) -> None:
+        settings = config.load_stack(data_dir)
+        logs.set_up(json=True, secrets=config.secrets(settings))
+        share = 1 / (settings.workers * config.WORKER_SLOTS)
+        self._ingester = Ingester(
+            make_engine(settings.engine),
+            open_store(
+                settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
+            ),
+            lambda: config.load_stack(data_dir).rpc_pools,
+            settings.data_dir / "staging",
+            Limits(range_s=settings.range_timeout_s, share=share),
+        )
+        self._worker = Worker(worker_id, self._ingester.run)
+
+    @ray.method
+    def run(self, groups: Sequence[LeaseGroup]) -> list[Outcome]:
+        return self._worker.run(groups)
+
+    @ray.method(concurrency_group="control")
+    def held(self, acknowledged: Sequence[AttemptKey]) -> Held:
+        return self._worker.held(acknowledged)
+
+    @ray.method(concurrency_group="control")
+    def head(self, request: HeadRequest) -> HeadAnswer:
+        return self._ingester.answer_head(request)
+
+    def __repr__(self) -> str:
+        return "CryoWorker"
+
+
+@actor(concurrency_groups={"control": 8})
+class Dispatcher:
+    """The one scheduler of a stack. A failed term ends the process, and Ray starts the next one."""
+
+    async def __init__(self, data_dir: Path) -> None:
+        self._term = begin_term(data_dir)
+        self._running = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self._term.run()
+        except Exception:  # noqa: BLE001 - whatever ended the term, a fresh process takes over
+            logs.logger.exception("term ended")
+            os._exit(1)  # a fresh process takes over with a new epoch and adopts the workers
+
+    @ray.method
+    async def nudge(self) -> None:
+        self._term.nudge()
+
+    @ray.method
+    async def stop(self, drain_s: float) -> None:
+        await self._term.stop(drain_s=drain_s)
+
+    @ray.method(concurrency_group="control")
+    async def status(self) -> DispatcherStatus:
+        return self._term.status
+
+    def __repr__(self) -> str:
+        return "Dispatcher"
+
+
+def begin_term(data_dir: Path) -> Term:
+    """Wire one Dispatcher: ledger, crew of Ray actors, metrics."""
+    settings = config.load_stack(data_dir)
+    logs.set_up(json=True, secrets=config.secrets(settings))
+    space = runtime.namespace(data_dir)
+    holder = f"{runtime.cluster_id()}/{space}/{os.getpid()}"
+    database = Database(config.state_url(settings), application_name="trace-dispatcher")
+    policy = config.LOCAL_RETRIES if settings.embedded_postgres else config.RETRIES
+    timing = Timing(lease_s=config.LEASE_S, leader_s=config.LEADER_S, policy=policy)
+    crew = Crew(
+        partial(spawn_worker, data_dir=data_dir, space=space),
+        runtime.kill,
+        size=settings.workers,
+        slots=config.WORKER_SLOTS,
+        silence_s=config.LEASE_S,
+    )
+    return Term(
+        Core(database, holder=holder, timing=timing),
+        crew,
+        living=partial(runtime.workers, space),
+        record=Metrics().record,
+    )
+
+
+def spawn_worker(worker_id: WorkerId, *, data_dir: Path, space: str) -> runtime.WorkerHandle:
+    options = runtime.worker_options(worker_id, space, slots=config.WORKER_SLOTS)
+    return runtime.create_worker(CryoWorker, options, worker_id, data_dir)

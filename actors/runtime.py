@@ -1,0 +1,245 @@
+"""Ray at the edge: joining a cluster, the options of every actor, and the crew of workers.
+
+Everything that Ray can say (death, silence, names) is turned here into plain values for `actors.dispatcher`.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (Ray's own types are partly unknown; what leaves this file is typed by the protocols below)
+
+import asyncio
+import hashlib
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol, cast
+
+import ray
+from ray.exceptions import (
+    ActorUnavailableError,
+    GetTimeoutError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
+
+from trace_ray.contracts import WorkerId
+from trace_ray.errors import StackUnavailable
+
+logger = logging.getLogger(__name__)
+
+DISPATCHER: Final = "dispatcher"
+WORKER_PREFIX: Final = "cryo/"
+ACTOR_DEATH: Final = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)  # the last three stand alone
+CONNECT_S: Final = 60.0  # longer than Ray's own 20 s for a wrong address
+WORKER_CPUS: Final = 0.25  # decoding is CPU work, but a laptop's two cores must fit the whole pool
+
+
+class RemoteMethod(Protocol):
+    """A method of an actor as Ray hands it out."""
+
+    def remote(self, *args: object) -> Awaitable[Any]: ...
+
+
+class WorkerHandle(Protocol):
+    """The CryoWorker actor as its callers see it; `actors.remote.CryoWorker` is the other side."""
+
+    @property
+    def run(self) -> RemoteMethod: ...
+    @property
+    def held(self) -> RemoteMethod: ...
+    @property
+    def head(self) -> RemoteMethod: ...
+
+
+class DispatcherHandle(Protocol):
+    """The Dispatcher actor as its callers see it; `actors.remote.Dispatcher` is the other side."""
+
+    @property
+    def nudge(self) -> RemoteMethod: ...
+    @property
+    def status(self) -> RemoteMethod: ...
+    @property
+    def stop(self) -> RemoteMethod: ...
+
+
+# --- the cluster --------------------------------------------------------------------------------------------------
+
+
+def namespace(data_dir: Path) -> str:
+    """Return the Ray namespace of the stack of a data directory: two stacks can share one cluster."""
+    if data_dir == Path.home() / ".trace-ray":
+        return "trace_ray"
+    return "trace_ray_" + hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:8]
+
+
+def connect(address: str, *, data_dir: Path) -> None:
+    """Join a running cluster; harmless when this process has joined it already.
+
+    Raises:
+        StackUnavailable: no cluster answers at `address`.
+    """
+    if ray.is_initialized():
+        return
+    failures: list[Exception] = []
+    joining = threading.Thread(target=_join, args=(address, namespace(data_dir), failures), daemon=True)
+    joining.start()
+    joining.join(CONNECT_S)  # `ray.init` waits without end for a cluster whose node has died
+    if joining.is_alive() or failures:
+        cause = failures[0] if failures else None
+        raise StackUnavailable("the Ray cluster gives no answer: run `trace-ray up`, or mend RAY_ADDRESS") from cause
+
+
+def _join(address: str, space: str, failures: list[Exception]) -> None:
+    try:
+        ray.init(
+            address=address,
+            namespace=space,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+    except (ConnectionError, RuntimeError, TimeoutError) as error:
+        failures.append(error)
+
+
+def disconnect() -> None:
+    ray.shutdown()
+
+
+def cluster_id() -> str:
+    """Return what tells one cluster from the next: the address of its control store."""
+    return str(ray.get_runtime_context().gcs_address)
+
+
+# --- named actors -------------------------------------------------------------------------------------------------
+
+
+def dispatcher_options(space: str) -> dict[str, object]:
+    """One Dispatcher per namespace. Its methods are idempotent, so Ray may repeat them after a restart."""
+    return {
+        "name": DISPATCHER,
+        "namespace": space,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "max_task_retries": -1,
+        "num_cpus": 0,
+        **_placement("control", 0.01),
+    }
+
+
+def worker_options(worker_id: WorkerId, space: str, *, slots: int) -> dict[str, object]:
+    """A worker never restarts and its calls are never repeated by Ray: attempts are counted in the ledger alone."""
+    return {
+        "name": worker_id,
+        "namespace": space,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": 0,
+        "max_task_retries": 0,
+        "max_concurrency": slots,
+        "num_cpus": WORKER_CPUS,
+        "scheduling_strategy": "SPREAD",
+    }
+
+
+def create_worker(actor: Any, options: Mapping[str, object], worker_id: WorkerId, data_dir: Path) -> WorkerHandle:
+    """Start a worker, or return the one of that name. `actor` is the class that `ray.remote` made."""
+    return cast(WorkerHandle, actor.options(**options).remote(worker_id, data_dir))
+
+
+def ensure_dispatcher(actor: Any, *, data_dir: Path) -> DispatcherHandle:
+    """Return the running Dispatcher of a data directory's stack, or start it."""
+    options = dispatcher_options(namespace(data_dir))
+    return cast(DispatcherHandle, actor.options(**options).remote(data_dir))
+
+
+def _placement(resource: str, amount: float) -> dict[str, object]:
+    """Ask for a custom resource only where some node offers it: a plain `ray start --head` has none."""
+    return {"resources": {resource: amount}} if resource in ray.cluster_resources() else {}
+
+
+def dispatcher(space: str) -> DispatcherHandle | None:
+    """Return the Dispatcher that lives in a namespace, or None."""
+    try:
+        return cast(DispatcherHandle, ray.get_actor(DISPATCHER, namespace=space))
+    except ValueError:
+        return None
+
+
+def workers(space: str) -> dict[WorkerId, WorkerHandle]:
+    """Return the workers that live in a namespace. Their names are listed, never guessed."""
+    found: dict[WorkerId, WorkerHandle] = {}
+    listed = cast(Iterable[Mapping[str, str]], ray.util.list_named_actors(all_namespaces=True))
+    for actor in listed:
+        if actor["namespace"] == space and actor["name"].startswith(WORKER_PREFIX):
+            try:
+                handle = ray.get_actor(actor["name"], namespace=space)
+            except ValueError:  # it died since it was listed
+                continue
+            found[WorkerId(actor["name"])] = cast(WorkerHandle, handle)
+    return found
+
+
+def kill(handle: DispatcherHandle | WorkerHandle) -> None:
+    """End an actor at once and for good."""
+    ray.kill(cast(Any, handle), no_restart=True)
+
+
+def ask(call: Awaitable[Any], *, timeout_s: float) -> object:
+    """Wait for the answer of an actor from synchronous code.
+
+    Raises:
+        StackUnavailable: it is gone or gave no answer in time.
+    """
+    try:
+        return ray.get(cast(Any, call), timeout=timeout_s)
+    except (*ACTOR_DEATH, GetTimeoutError) as error:
+        raise StackUnavailable("the Dispatcher gives no answer: run `trace-ray up`") from error
+
+
+# --- waiting for one call -----------------------------------------------------------------------------------------
+
+
+class WorkerDied(Exception):
+    """The actor is gone for good."""
+
+
+class WorkerSilent(Exception):
+    """No answer now; whether the actor lives is unknown, so its leases stay until they expire."""
+
+
+async def answer(call: Awaitable[Any], *, timeout_s: float | None = None) -> Any:
+    """Await a call to a worker; Ray's many ways to say "dead" become one.
+
+    Raises:
+        WorkerDied, WorkerSilent
+    """
+    try:
+        return await asyncio.wait_for(asyncio.ensure_future(_awaited(call)), timeout_s)
+    except ActorUnavailableError as error:  # derives from RayActorError, but means "unknown"
+        raise WorkerSilent from error
+    except ACTOR_DEATH as error:
+        raise WorkerDied from error
+    except TimeoutError as error:
+        raise WorkerSilent from error
+
+
+async def _awaited(call: Awaitable[Any]) -> Any:
+    return await call
+
+
+Spawn = Callable[[WorkerId], WorkerHandle]
+
+
+def worker_name(index: int, generation: int) -> WorkerId:
+    """Return `cryo/<index>.<generation>`; a generation counts the replacements of one place in the pool."""
+    return WorkerId(f"{WORKER_PREFIX}{index}.{generation}")
+
+
+def worker_place(worker_id: WorkerId) -> tuple[int, int]:
+    """Return the index and generation of a worker's name."""
+    index, generation = worker_id.removeprefix(WORKER_PREFIX).split(".")
+    return int(index), int(generation)

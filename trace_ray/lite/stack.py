@@ -1,0 +1,139 @@
+"""The local stack: `up` starts what is missing, `down` stops what `up` started. Both can be repeated at any moment.
+
+A stack belongs to one data directory. Postgres and Ray may be somebody else's (a database URL, a running cluster): then
+they are joined and never stopped.
+"""
+
+import fcntl
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, cast
+
+from actors import remote, runtime
+from actors.term import DispatcherStatus
+from state import migrate
+from trace_ray import config
+from trace_ray.config import Settings
+from trace_ray.errors import StackUnavailable
+from trace_ray.lite import ray_cluster
+from trace_ray.lite.postgres import LocalPostgres
+from trace_ray.lite.ray_cluster import Cluster
+
+DISPATCHER_START_S: Final = 60.0
+DRAIN_S: Final = 10.0  # running ranges get this long to finish; what is cut off is extracted again
+ANSWER_S: Final = 10.0
+DATABASE: Final = "trace_ray"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StackStatus:
+    """Where the parts of a running stack are, for people."""
+
+    postgres: str
+    ray: str
+    dashboard: str | None
+    dispatcher: DispatcherStatus
+
+
+def up(settings: Settings, cluster: Cluster, say: Say) -> StackStatus:
+    """Start what is missing and return when the Dispatcher leads.
+
+    Raises:
+        StackUnavailable, DatabaseUnavailable, SchemaAhead, RefusedInput: each says what to do.
+    """
+    with alone(settings.data_dir):
+        settings, postgres = start_postgres(settings, say)
+        config.save_stack(settings)
+        runtime.connect(cluster.address, data_dir=settings.data_dir)
+        ray_cluster.joined(settings, cluster)
+        handle = runtime.ensure_dispatcher(remote.Dispatcher, data_dir=settings.data_dir)
+        status = _wait_until_leading(handle)
+        runtime.disconnect()  # what follows needs only the ledger, and Ray would print its own news into our output
+    return StackStatus(postgres, cluster.address, cluster.dashboard, status)
+
+
+def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
+    """Let running ranges finish, then stop the Dispatcher, the workers, and what `up` started. Loses nothing."""
+    with alone(settings.data_dir):
+        if cluster is not None:
+            runtime.connect(cluster.address, data_dir=settings.data_dir)
+            _stop_actors(settings.data_dir, say)
+            runtime.disconnect()
+        if ray_cluster.stop(settings.data_dir):
+            say("Ray stopped")
+        if settings.embedded_postgres:
+            server = LocalPostgres(settings.data_dir)
+            if server.running():
+                server.stop()
+                say("Postgres stopped")
+
+
+def start_postgres(settings: Settings, say: Say) -> tuple[Settings, str]:
+    """Return settings with both database URLs filled in, migrated; and a word on where Postgres is."""
+    where = "the configured database"
+    if settings.embedded_postgres:
+        server = LocalPostgres(settings.data_dir)
+        server.start()
+        server.ensure_database(DATABASE)
+        url = server.url(DATABASE)
+        settings = replace(settings, state_database_url=url, data_database_url=url)
+        where = "embedded"
+    applied = migrate.migrate(config.state_url(settings))
+    if applied:
+        say(f"Database migrated: {len(applied)} step{'s' if len(applied) > 1 else ''}")
+    return settings, where
+
+
+def dispatcher_status(settings: Settings, cluster: Cluster) -> DispatcherStatus | None:
+    """Return what the Dispatcher says of itself; None when it does not run.
+
+    Raises:
+        StackUnavailable: the cluster or the Dispatcher gives no answer.
+    """
+    runtime.connect(cluster.address, data_dir=settings.data_dir)
+    handle = runtime.dispatcher(runtime.namespace(settings.data_dir))
+    return None if handle is None else _status(handle)
+
+
+@contextmanager
+def alone(data_dir: Path) -> Generator[None]:
+    """Hold the lock of a data directory: two `up` at once do the work of one."""
+    data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with (data_dir / "stack.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _wait_until_leading(handle: runtime.DispatcherHandle) -> DispatcherStatus:
+    give_up = time.monotonic() + DISPATCHER_START_S
+    while True:
+        status = _status(handle, timeout_s=DISPATCHER_START_S)
+        if status.leading and status.ticks:
+            return status
+        if time.monotonic() > give_up:
+            reason = f": {status.last_error}" if status.last_error else ""
+            raise StackUnavailable(f"the Dispatcher does not lead after {DISPATCHER_START_S:.0f} s{reason}")
+        time.sleep(0.1)
+
+
+def _status(handle: runtime.DispatcherHandle, *, timeout_s: float = ANSWER_S) -> DispatcherStatus:
+    return cast(DispatcherStatus, runtime.ask(handle.status.remote(), timeout_s=timeout_s))
+
+
+def _stop_actors(data_dir: Path, say: Say) -> None:
+    space = runtime.namespace(data_dir)
+    handle = runtime.dispatcher(space)
+    if handle is not None:
+        try:
+            runtime.ask(handle.stop.remote(DRAIN_S), timeout_s=DRAIN_S + ANSWER_S)
+        except StackUnavailable as error:
+            say(f"The Dispatcher was killed, its ranges go on at the next start ({error})")
+        runtime.kill(handle)
+        say("Dispatcher and workers stopped")
+    for worker in runtime.workers(space).values():
+        runtime.kill(worker)
