@@ -9,10 +9,12 @@ Everything that Ray can say (death, silence, names) is turned here into plain va
 import asyncio
 import hashlib
 import logging
+import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NoReturn, Protocol, cast
 
 import ray
 from ray.exceptions import (
@@ -82,26 +84,38 @@ def connect(address: str, *, data_dir: Path) -> None:
     """
     if ray.is_initialized():
         return
-    failures: list[Exception] = []
-    joining = threading.Thread(target=_join, args=(address, namespace(data_dir), failures), daemon=True)
-    joining.start()
-    joining.join(CONNECT_S)  # `ray.init` waits without end for a cluster whose node has died
-    if joining.is_alive() or failures:
-        cause = failures[0] if failures else None
-        raise StackUnavailable("the Ray cluster gives no answer: run `trace-ray up`, or mend RAY_ADDRESS") from cause
-
-
-def _join(address: str, space: str, failures: list[Exception]) -> None:
     try:
-        ray.init(
-            address=address,
-            namespace=space,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
-        )
+        with _at_most(CONNECT_S):  # `ray.init` waits without end for a cluster whose node has died
+            ray.init(
+                address=address,
+                namespace=namespace(data_dir),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+            )
     except (ConnectionError, RuntimeError, TimeoutError) as error:
-        failures.append(error)
+        raise StackUnavailable(
+            "the Ray cluster gives no answer: run `trace-ray up`, or mend RAY_ADDRESS and its token"
+        ) from error
+
+
+@contextmanager
+def _at_most(seconds: float) -> Generator[None]:
+    """Raise TimeoutError in the main thread when the block takes longer; elsewhere it may take its time."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def give_up(*_: object) -> NoReturn:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def disconnect() -> None:

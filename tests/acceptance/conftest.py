@@ -45,7 +45,7 @@ class Cli:
         """Start a command in the background."""
         return subprocess.Popen(
             [sys.executable, "-m", "trace_ray", *arguments],
-            env=self._environment(),
+            env=self.process_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -55,7 +55,7 @@ class Cli:
         """Run a command to its end and check its exit code."""
         done = subprocess.run(
             [sys.executable, "-m", "trace_ray", *arguments],
-            env=self._environment(),
+            env=self.process_environment(),
             input=text,
             capture_output=True,
             text=True,
@@ -92,7 +92,7 @@ class Cli:
                 raise TimeoutError(json.dumps(job, indent=1))
             time.sleep(0.2)
 
-    def _environment(self) -> dict[str, str]:
+    def process_environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("TRACE_", "RAY_", "AWS_"))}
         return {**kept, "TRACE_DATA_DIR": str(self.data_dir), "RAY_ADDRESS": "local", **self.environment}
 

@@ -137,7 +137,10 @@ def test_sql_of_the_documentation_passes_the_gate() -> None:
     from query.gate import validate_sql
 
     blocks = [
-        block[2] for path in DOCUMENTS for block in FENCE.finditer(path.read_text(encoding="utf-8")) if block[1] == "sql"
+        block[2]
+        for path in DOCUMENTS
+        for block in FENCE.finditer(path.read_text(encoding="utf-8"))
+        if block[1] == "sql"
     ]
     assert len(blocks) > 10  # fewer would mean that none was found
     for sql in blocks:
