@@ -1,6 +1,7 @@
 # Everything runs in a .venv that these targets make themselves. PYTHON=python3.12 picks another Python.
 
-PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p && break; done)
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 TEST_WORKERS ?= 2
 SECONDS ?= 60
@@ -54,7 +55,7 @@ clean: ## removes what these targets made; data directories stay
 	@touch $@ .venv/run
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' \
 	  || { echo "trace_ray needs Python 3.11 or 3.12: install one, or name it with PYTHON=..." >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  || { echo "this Python cannot make virtual environments: on Debian run apt-get install python3-venv" >&2; exit 2; }

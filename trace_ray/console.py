@@ -5,11 +5,13 @@ Notes and progress go to stderr, answers to stdout, so that an answer can be pip
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -39,6 +41,17 @@ def say(text: str) -> None:
 def print_json(document: object) -> None:
     """Print one JSON document on stdout and nothing else."""
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+
+
+@contextmanager
+def progress_bar(title: str, *, total: int) -> Generator[Callable[[int], None]]:
+    """Show a bar on a terminal and nothing elsewhere; the block calls what it gets with how much is done."""
+    bars = Progress(
+        TextColumn("   {task.description}"), BarColumn(), MofNCompleteColumn(), console=notes, transient=True
+    )
+    with bars if notes.is_terminal else nullcontext():
+        bar = bars.add_task(title, total=total)
+        yield lambda done: bars.update(bar, completed=done)
 
 
 # --- the stack ----------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """`trace-ray demo`: a filled chain, a stack, a whole sync and three questions, on a fresh machine."""
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from trace_ray import config
-from trace_ray.console import say
+from trace_ray.console import progress_bar, say
 from trace_ray.lite import anvil, devnet
 
 BLOCKS: Final = 1999  # the last block: the job of docs/examples syncs [0, 2000)
@@ -42,10 +43,10 @@ QUESTIONS: Final = (
         "FROM devnet_logs GROUP BY 1 ORDER BY 2 DESC LIMIT 5",
     ),
     (
-        "What did each type of transaction cost between blocks 500 and 600?",
+        "What did each type of transaction cost in a hundred blocks? (Only the files of those blocks are read.)",
         "SELECT transaction_type AS type, count(*) AS transactions, count(*) FILTER (NOT success) AS reverted,\n"
         "       round(avg(gas_used)) AS gas, round(avg(gas_price) / 1e9, 2) AS gwei\n"
-        "FROM devnet_transactions WHERE block_number BETWEEN 500 AND 600 GROUP BY 1 ORDER BY 1",
+        "FROM devnet_transactions WHERE block_number BETWEEN {low} AND {high} GROUP BY 1 ORDER BY 1",
     ),
 )
 
@@ -62,28 +63,31 @@ def run(
     """Run the whole of it. `sync` takes a job file, `ask` prints an answer, `down` stops the stack."""
     settings = config.read_settings()
     binary = anvil.find(settings.data_dir) or anvil.install(settings.data_dir, say)
-    say(f"1. A chain of {blocks:,} blocks with {transactions} transactions each, on a real node")
-    net = devnet.running(settings.data_dir) or devnet.start_detached(
-        settings.data_dir, binary, blocks=blocks, transactions=transactions
-    )
+    say(f"1. A real node with {blocks:,} blocks, up to {transactions} transactions in each")
+    net = devnet.running(settings.data_dir) or _fill(settings.data_dir, binary, blocks, transactions)
     try:
         say(f"   {net.url}, chain {devnet.CHAIN_ID}, blocks 0 to {net.head:,}")
         _sync(net, sync)
-        say("4. Three questions")
-        for question, sql in QUESTIONS:
+        say("3. Three questions")
+        for question, text in QUESTIONS:
+            sql = text.format(low=net.head // 4, high=net.head // 4 + 99)
             say(f"\n{question}")
             say(sql)
             ask(sql)
     finally:
         if not keep:
             down()
-            devnet.stop(settings.data_dir)
     if keep:
         _tell_next()
 
 
+def _fill(data_dir: Path, binary: Path, blocks: int, transactions: int) -> devnet.DevnetProcess:
+    with progress_bar("filling the chain", total=blocks) as show:
+        return devnet.start_detached(data_dir, binary, blocks=blocks, transactions=transactions, progress=show)
+
+
 def _sync(net: devnet.DevnetProcess, sync: Callable[[Path], None]) -> None:
-    say("2. Postgres, Ray, a Dispatcher and its workers; 3. the sync")
+    say("2. Postgres, Ray, a Dispatcher and its workers; then the sync")
     text = JOB.format(chain_id=devnet.CHAIN_ID, to_block=net.head + 1, last=net.head)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "demo.yaml"
@@ -92,8 +96,8 @@ def _sync(net: devnet.DevnetProcess, sync: Callable[[Path], None]) -> None:
 
 
 def _tell_next() -> None:
-    command = Path(sys.argv[0]).name if sys.argv[0] else "trace-ray"
-    trace = "trace-ray" if "trace" in command else "python -m trace_ray"
+    trace = shutil.which("trace-ray") and "trace-ray"
+    trace = trace or (sys.argv[0] if Path(sys.argv[0]).name == "trace-ray" else "python -m trace_ray")
     say(
         f"""
 It is yours to explore:

@@ -28,6 +28,7 @@ State = Literal["works", "limited", "broken", "info"]
 
 FREE_BYTES: Final = 2 * 1024**3  # a laptop sync of some thousand blocks with its Postgres fits
 PROBE_KEY: Final = "doctor/probe"
+PARTS: Final = {"_data_dir": "data directory", "_store": "object store", "_sandbox": "query sandbox", "_node": "devnet"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def _look(look: Callable[[Settings], Finding], settings: Settings) -> Finding:
     try:
         return look(settings)
     except TraceError as error:
-        return Finding(look.__name__.strip("_").replace("_", " "), "broken", str(error))
+        return Finding(PARTS.get(look.__name__, look.__name__.strip("_")), "broken", str(error))
 
 
 def _python(_: Settings) -> Finding:
@@ -131,9 +132,9 @@ def _store(settings: Settings) -> Finding:
 
 def _sandbox(_: Settings) -> Finding:
     abi = confine.landlock_abi()
-    if abi < 1:
-        text = "this kernel has no Landlock: queries run with the other walls only"
-        return Finding("query sandbox", "limited", text, "on Linux 5.13 or newer it is used by itself")
+    if not confine.is_complete(abi):
+        text = "this kernel cannot confine files and TCP: your own queries run with the other walls only"
+        return Finding("query sandbox", "limited", text, "on Linux 6.7 or newer it is used by itself")
     return Finding("query sandbox", "works", f"Landlock ABI {abi}")
 
 

@@ -9,10 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import ipc
 
 from tests.acceptance.conftest import Cli
 from tests.conftest import Chain, Replay
@@ -55,7 +54,7 @@ def test_an_answer_comes_in_each_form_and_also_into_a_file(synced: Cli, form: st
         case "csv":
             numbers = [int(row["block_number"]) for row in csv.DictReader(io.StringIO(content.decode()))]
         case "arrow":
-            numbers = pa.ipc.open_stream(content).read_all().column("block_number").to_pylist()
+            numbers = ipc.open_stream(content).read_all().column("block_number").to_pylist()
         case _:
             numbers = pq.read_table(io.BytesIO(content)).column("block_number").to_pylist()
     assert numbers == [0, 1, 2]

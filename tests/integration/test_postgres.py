@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from state import db
 from tests.conftest import wait_until
 from trace_ray.errors import DatabaseUnavailable, RefusedInput
+from trace_ray.lite import account
 from trace_ray.lite import postgres as module
 from trace_ray.lite.postgres import LocalPostgres
 
@@ -200,16 +202,26 @@ def test_files_of_another_user_are_refused(data_dir: Path) -> None:
 
 
 @pytest.mark.skipif(not ROOT, reason="only root needs an account for the server; run the tests as root to see it")
-def test_root_is_refused_under_a_closed_home_which_stays_closed(data_dir: Path) -> None:
+def test_root_under_a_closed_home_keeps_the_files_elsewhere_and_the_home_closed(data_dir: Path) -> None:
     home = data_dir / "home"
     home.mkdir(parents=True)
     data_dir.chmod(0o755)
     home.chmod(0o700)
-    with pytest.raises(RefusedInput) as refused:
-        LocalPostgres(home / ".trace-ray").start()
-    assert "set TRACE_DATA_DIR=/var/lib/trace-ray" in str(refused.value)
-    assert home.stat().st_mode & 0o777 == 0o700
-    assert not (home / ".trace-ray").exists()
+    server = LocalPostgres(home / ".trace-ray")
+    files = account.files_of(home / ".trace-ray")
+    try:
+        server.start()
+        remember(server, 1)
+        server.stop()
+        assert files.is_relative_to(account.SYSTEM)
+        assert home.stat().st_mode & 0o777 == 0o700
+        home.chmod(0o755)  # files that exist are found again, however the home is opened later
+        again = LocalPostgres(home / ".trace-ray")
+        again.start()
+        assert remembered(again) == [1]
+    finally:
+        server.stop()
+        shutil.rmtree(files.parent, ignore_errors=True)
 
 
 @pytest.mark.skipif(not ROOT, reason="only root needs an account for the server; run the tests as root to see it")

@@ -14,7 +14,7 @@ import shutil
 import signal
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, cast
@@ -179,13 +179,14 @@ class DevnetProcess:
 class _Record:
     """What devnet.json keeps. `states` stands in the command line of this very process, so no pid is believed.
 
-    `complete` is False while `start_detached` fills the chain.
+    `complete` is False while `start_detached` fills the chain; `detached` says that nobody waits in front of it.
     """
 
     pid: int
     url: str
     states: str
     complete: bool
+    detached: bool
 
 
 @contextmanager
@@ -202,7 +203,7 @@ def running_here(data_dir: Path, anvil: Path, *, port: int | None) -> Generator[
         with _alone(data_dir):
             _refuse_second(data_dir)
             net.start()
-            _write(data_dir, _record_of(net, complete=True))
+            _write(data_dir, _record_of(net, complete=True, detached=False))
         yield net
     finally:
         for number, handler in before.items():
@@ -236,12 +237,12 @@ def start_detached(
         net = _prepare(data_dir, anvil, port=port)
         try:
             net.start()
-            _write(data_dir, _record_of(net, complete=False))
+            _write(data_dir, _record_of(net, complete=False, detached=True))
             head = net.fill(blocks=blocks, transactions=transactions, seed=seed, progress=progress)
         except BaseException:
             net.stop()
             raise
-        record = _record_of(net, complete=True)
+        record = _record_of(net, complete=True, detached=True)
         _write(data_dir, record)
     return DevnetProcess(record.pid, record.url, head)
 
@@ -263,6 +264,12 @@ def stop(data_dir: Path) -> bool:
     """End the devnet of a data directory; its chain is gone. False when none runs."""
     with _alone(data_dir):
         return _end_recorded(data_dir)
+
+
+def stop_detached(data_dir: Path) -> bool:
+    """End the devnet that `start_detached` left behind; one that somebody runs in a terminal is theirs."""
+    record = _read(data_dir)
+    return record is not None and record.detached and stop(data_dir)
 
 
 def _end_recorded(data_dir: Path) -> bool:
@@ -288,8 +295,8 @@ def _prepare(data_dir: Path, anvil: Path, *, port: int | None) -> Devnet:
     return Devnet(anvil, port=port, log=data_dir / "devnet.log", state_dir=_state_dir(data_dir))
 
 
-def _record_of(net: Devnet, *, complete: bool) -> _Record:
-    return _Record(net.node.pid, net.url, str(net.node.states), complete)
+def _record_of(net: Devnet, *, complete: bool, detached: bool) -> _Record:
+    return _Record(net.node.pid, net.url, str(net.node.states), complete, detached)
 
 
 def _process(record: _Record) -> psutil.Process | None:
@@ -324,13 +331,13 @@ def _read(data_dir: Path) -> _Record | None:
         return None
     try:
         found = json.loads(text)
-        return _Record(found["pid"], found["url"], found["states"], found["complete"])
+        return _Record(found["pid"], found["url"], found["states"], found["complete"], found.get("detached", False))
     except (ValueError, KeyError, TypeError) as error:
         raise StackUnavailable(f"{_file(data_dir)} is damaged: stop the devnet by hand and delete the file") from error
 
 
 def _write(data_dir: Path, record: _Record) -> None:
-    text = json.dumps({"pid": record.pid, "url": record.url, "states": record.states, "complete": record.complete})
+    text = json.dumps(asdict(record))
     making = data_dir / "devnet.json.making"  # renamed when complete: readers take no lock
     making.write_text(text, encoding="utf-8")
     making.rename(_file(data_dir))

