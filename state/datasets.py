@@ -15,7 +15,6 @@ from state.db import Connection, Row, statements
 from trace_ray.contracts import (
     BlockRange,
     Certificate,
-    Coverage,
     DatasetUuid,
     Grant,
     GrantedDataset,
@@ -24,9 +23,9 @@ from trace_ray.contracts import (
     OrgId,
     Receipts,
     VersionId,
-    VersionView,
 )
 from trace_ray.errors import NotFound
+from trace_ray.reports import Coverage, VersionView
 
 SQL: Final = statements("datasets")
 

@@ -14,7 +14,6 @@ from state import progress
 from state.changes import KnownJob, KnownStream, OtherClaim, mode_name, problems, sentences
 from state.db import Connection, Row, statements
 from trace_ray.contracts import (
-    Applied,
     BlockRange,
     DatasetUuid,
     Epoch,
@@ -23,7 +22,6 @@ from trace_ray.contracts import (
     HeadRequest,
     Job,
     JobId,
-    JobStatus,
     OrgId,
     Receipts,
     Stream,
@@ -33,6 +31,7 @@ from trace_ray.contracts import (
 from trace_ray.errors import LedgerConflict, NotFound, RefusedInput
 from trace_ray.manifest import config_hash
 from trace_ray.plan import next_ranges, target_end
+from trace_ray.reports import Applied, JobStatus
 
 SQL: Final = statements("jobs")
 

@@ -6,17 +6,9 @@ from itertools import groupby
 from typing import Final
 
 from state.db import Row
-from trace_ray.contracts import (
-    BlockRange,
-    FixedTarget,
-    FollowHead,
-    JobId,
-    JobState,
-    JobStatus,
-    RangeCounts,
-    StreamStatus,
-)
+from trace_ray.contracts import BlockRange, FixedTarget, FollowHead, JobId
 from trace_ray.plan import target_end
+from trace_ray.reports import JobState, JobStatus, RangeCounts, StreamStatus
 
 RATE_WINDOW: Final = timedelta(seconds=60)  # long enough to smooth single ranges, short enough to show a stall
 

@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from trace_ray.check import CheckReport
-from trace_ray.contracts import Applied, BlockRange, Coverage, Job, JobStatus, StreamStatus
+from trace_ray.contracts import BlockRange, Job
 from trace_ray.doctor import Finding
 from trace_ray.errors import RefusedInput
+from trace_ray.reports import Applied, Coverage, JobStatus, StreamStatus
 
 if TYPE_CHECKING:  # both import heavy libraries, which `status` and `apply` do without
     from query.service import Answer

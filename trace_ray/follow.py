@@ -12,8 +12,9 @@ from rich.text import Text
 from state import jobs
 from state.db import Database
 from trace_ray.console import duration, notes, out, say, status_view
-from trace_ray.contracts import FixedTarget, Job, JobState, JobStatus, OrgId
+from trace_ray.contracts import FixedTarget, Job, OrgId
 from trace_ray.errors import DatabaseUnavailable
+from trace_ray.reports import JobState, JobStatus
 
 POLL_S: Final = 0.5
 LINE_S: Final = 5.0  # a log that nobody watches needs no more

@@ -9,8 +9,9 @@ import pytest
 from state.db import Database
 from tests import drive, truth
 from tests.conftest import Chain, Replay, S3Server
-from trace_ray.contracts import BlockRange, JobState, JobStatus, Level, Publication, S3Credentials
+from trace_ray.contracts import BlockRange, Level, Publication, S3Credentials
 from trace_ray.extract.choice import make_engine
+from trace_ray.reports import JobState, JobStatus
 from trace_ray.storage import ObjectStore, open_store
 
 ENGINES = ("cryo", "native")

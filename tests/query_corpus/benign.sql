@@ -86,6 +86,7 @@ select sum(distinct gas_used), count(distinct author), string_agg(block_number::
 select mode(gas_used), median(gas_used), stddev(gas_used), corr(gas_used, block_number), regr_slope(gas_used, block_number) from devnet_blocks
 select histogram(transaction_type) from devnet_transactions
 select bit_count(5::tinyint), md5('a'), sha256('a'), hash(1) is not null, to_base64('a'::blob)
+select first_value(gas_used order by block_number) over () from devnet_blocks
 select first_value(gas_used) over w, last_value(gas_used ignore nulls) over w, ntile(4) over w from devnet_blocks window w as (order by block_number)
 select count(*) over (order by block_number range between 5 preceding and unbounded following exclude current row) from devnet_blocks
 select block_number from devnet_blocks order by block_number desc nulls last limit 10 offset 5

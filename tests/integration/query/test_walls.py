@@ -236,6 +236,7 @@ print(tries((base / "a").read_text), tries((base / "b").read_text), tries(connec
 print(tries(lambda: (base / "spill" / "x").write_text("x")), tries(lambda: (base / "a").write_text("x")))
 print(tries(lambda: os.execv("/bin/true", ["true"])), tries(lambda: (base / "c").write_text("x")))
 print(tries(lambda: (base / "a").unlink()), tries(lambda: Path("/etc/passwd").read_text()))
+print(tries(lambda: (base / "a").open("r+b").close()))
 enter(Territory(read=(base / "a",), write=base / "spill"))
 print(tries((base / "a").read_text), tries((base / "b").read_text), tries(connect))
 """
@@ -250,6 +251,7 @@ print(tries((base / "a").read_text), tries((base / "b").read_text), tries(connec
         "yes", refused,
         refused, refused,
         refused, refused,
+        refused,
         "yes", refused, refused,
     ]  # fmt: skip
 

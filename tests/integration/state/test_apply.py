@@ -9,8 +9,9 @@ import pytest
 from state import jobs
 from state.db import Connection
 from tests.integration.state.ledger import CHAIN, Ledger, job, publication, stream
-from trace_ray.contracts import DEFAULT_ORG, Applied, FixedTarget, FollowHead, Job, OrgId, Receipts
+from trace_ray.contracts import DEFAULT_ORG, FixedTarget, FollowHead, Job, OrgId, Receipts
 from trace_ray.errors import NotFound, RefusedInput
+from trace_ray.reports import Applied
 
 FOLLOW = FollowHead(0, tail_lag=5, head_poll_interval_s=2, max_head_age_s=30)
 

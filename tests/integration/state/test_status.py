@@ -4,8 +4,9 @@ import pytest
 
 from state import jobs, tasks
 from tests.integration.state.ledger import CHAIN, POOL, Ledger, failure, job, publication, stream
-from trace_ray.contracts import DEFAULT_ORG, FollowHead, JobState, JobStatus, RangeCounts
+from trace_ray.contracts import DEFAULT_ORG, FollowHead
 from trace_ray.errors import NotFound
+from trace_ray.reports import JobState, JobStatus, RangeCounts
 
 
 def status(ledger: Ledger) -> JobStatus:

@@ -36,7 +36,7 @@ def test_unknown_or_oversized_frame_breaks_the_conversation(ends: tuple[Channel,
     channel, theirs = ends
     theirs.sendall(frame)
     with pytest.raises(ProtocolBroken):
-        channel.receive()
+        channel.receive(deadline=time.monotonic() + 1)
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x12", bytes([Kind.DONE]) + (9).to_bytes(4, "big") + b"half"])

@@ -161,7 +161,8 @@ def nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 numbers = st.integers(-3, BLOCKS + 3)
-columns = st.sampled_from(["block_number", "t.block_number", "block_number::bigint", "BLOCK_NUMBER", "v"])
+numbered = ["block_number", "t.block_number", "block_number::bigint", "BLOCK_NUMBER"]
+columns = st.sampled_from([*numbered, *numbered, "v"])
 operators = st.sampled_from(["=", "<", "<=", ">", ">=", "<>"])
 negations = st.sampled_from(["", "not"])
 predicates = st.recursive(
@@ -190,7 +191,28 @@ shapes = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture(scope="module")
+def table() -> duckdb.DuckDBPyConnection:
+    """The same rows as `granted`, in memory."""
+    connection = duckdb.connect()
+    connection.execute(
+        f"create table t as select b as block_number, b * 7 % 11 as v from range({BLOCKS}) blocks(b) where b <> 25"
+    )
+    return connection
+
+
+@settings(max_examples=800, deadline=None)
+@given(predicate=predicates)
+def test_every_block_that_a_predicate_keeps_is_in_its_ranges(
+    *, table: duckdb.DuckDBPyConnection, predicate: str
+) -> None:
+    sql = f"select block_number from t where {predicate}"
+    ranges = gate.validate_sql(sql, ("t",)).block_ranges["t"]
+    kept = [int(row[0]) for row in table.execute(sql).fetchall()]
+    assert [block for block in kept if not any(block in blocks for blocks in ranges)] == []
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=shapes, p=predicates, q=predicates, x=st.sampled_from(["block_number", "v"]))
 def test_pruned_answer_equals_the_full_one(
     *, granted: tuple[Path, list[GrantedFile]], tmp_path: Path, shape: str, p: str, q: str, x: str
