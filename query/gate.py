@@ -5,19 +5,15 @@ The engine's own parse tree decides (`tree`), since what runs is then what was j
 (`dialect`). Whatever is unknown, or raises, is refused.
 """
 
-import re
 from collections.abc import Callable, Collection
-from typing import Final
 
 import orjson
 
 from query import dialect, engine, prune, tree
 from query.functions import reviewed
 from query.refusals import Reason, SqlRejected, character
+from query.text import check_text
 from query.verdict import Json, Verdict
-
-MAX_SQL_BYTES: Final = 64 * 1024
-CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # the engine cuts its input at NUL
 
 
 def validate_sql(
@@ -42,7 +38,7 @@ def validate_sql(
 
 
 def _judge(sql: str, relations: Collection[str], parse_tree: Callable[[str], str]) -> Verdict:
-    _check_text(sql)
+    check_text(sql)
     granted = {name.lower(): name for name in relations}
     functions = reviewed.load()
     statement = _statement(parse_tree(sql))
@@ -55,18 +51,6 @@ def _judge(sql: str, relations: Collection[str], parse_tree: Callable[[str], str
         functions=frozenset(walk.functions),
         block_ranges={name: ranges[name] for name in walk.relations},
     )
-
-
-def _check_text(sql: str) -> None:
-    try:
-        size = len(sql.encode())
-    except UnicodeEncodeError:
-        raise SqlRejected(Reason.PARSE) from None  # a lone surrogate
-    if size > MAX_SQL_BYTES:
-        raise SqlRejected(Reason.TOO_LONG)
-    control = CONTROL.search(sql)
-    if control is not None:
-        raise SqlRejected(Reason.PARSE, len(sql[: control.start()].encode()))
 
 
 def _statement(serialized: str) -> Json:

@@ -77,31 +77,30 @@ class Child:
 
         Args:
             deadline: On the clock of `time.monotonic`; each wait ends there. May be moved.
+
+        Raises:
+            OSError: there is no room or no right for another process or its directory.
         """
         self.deadline = deadline
-        self._spill = setup.spill
-        self._spill.mkdir(mode=0o700, parents=True)
+        self._setup = setup
+        setup.spill.mkdir(mode=0o700, parents=True)
         ours, theirs = socket.socketpair()
         with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-c", BOOT, *import_path()],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=ENVIRONMENT,
-                cwd=self._spill,
-                close_fds=True,
-            )
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-I", "-c", BOOT, *import_path()],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=ENVIRONMENT,
+                    cwd=setup.spill,
+                    close_fds=True,
+                )
+            except OSError:
+                ours.close()
+                raise
         self._socket = ours
         self._channel = Channel(ours)
-        message = {"parent": os.getpid(), "spill": str(setup.spill), "read": [str(path) for path in setup.read]}
-        numbers = {
-            "port": setup.port,
-            "threads": setup.threads,
-            "memory_mb": setup.memory_mb,
-            "spill_mb": setup.spill_mb,
-        }
-        self._channel.send_json(Kind.SETUP, {**message, **numbers, "address_space_mb": setup.address_space_mb})
 
     def __enter__(self) -> Self:
         return self
@@ -116,12 +115,25 @@ class Child:
         self.process.kill()
         self.process.wait(EXIT_S)
         self._socket.close()
-        shutil.rmtree(self._spill, ignore_errors=True)
+        shutil.rmtree(self._setup.spill, ignore_errors=True)
 
     def hello(self) -> int:
-        """Wait until the child has given up its powers; return its version of Landlock, 0 for none."""
-        landlock = fields(self._expect(Kind.HELLO), {"landlock": int})["landlock"]
-        return landlock if isinstance(landlock, int) else 0
+        """Tell the child its limits, wait until it has given up its powers; return its version of Landlock."""
+        setup = self._setup
+        self._send(
+            Kind.SETUP,
+            {
+                "parent": os.getpid(),
+                "spill": str(setup.spill),
+                "read": [str(path) for path in setup.read],
+                "port": setup.port,
+                "threads": setup.threads,
+                "memory_mb": setup.memory_mb,
+                "spill_mb": setup.spill_mb,
+                "address_space_mb": setup.address_space_mb,
+            },
+        )
+        return integer(fields(self._expect(Kind.HELLO), {"landlock": int})["landlock"])
 
     def judge(self, sql: str, relations: Sequence[str]) -> Verdict:
         """Have a statement judged.
@@ -130,7 +142,7 @@ class Child:
             SqlRejected: the gate refuses it.
             ProtocolBroken: the verdict names what is not granted.
         """
-        self._channel.send_json(Kind.JUDGE, {"sql": sql, "relations": list(relations)})
+        self._send(Kind.JUDGE, {"sql": sql, "relations": list(relations)})
         message = fields(self._expect(Kind.VERDICT, relations=relations), VERDICT)
         ranges = message["block_ranges"]
         named = frozenset(texts(message["relations"]))
@@ -144,7 +156,7 @@ class Child:
 
     def bind(self, sources: Mapping[str, Sequence[str]]) -> None:
         """Tie the child to these objects, for good."""
-        self._channel.send_json(Kind.BIND, {"sources": {name: list(paths) for name, paths in sources.items()}})
+        self._send(Kind.BIND, {"sources": {name: list(paths) for name, paths in sources.items()}})
         self._expect(Kind.BOUND)
 
     def run(self, *, limit: int, max_bytes: int, seconds: float) -> Result:
@@ -153,7 +165,7 @@ class Child:
         Raises:
             Failed: the statement failed.
         """
-        self._channel.send_json(Kind.RUN, {"limit": limit, "max_bytes": max_bytes, "milliseconds": int(seconds * 1000)})
+        self._send(Kind.RUN, {"limit": limit, "max_bytes": max_bytes, "milliseconds": int(seconds * 1000)})
         result = Result(columns=_columns(self._expect(Kind.HEADER)))
         stream = bytearray()
         while True:
@@ -170,6 +182,9 @@ class Child:
         if result.table.num_columns != len(result.columns):
             raise ProtocolBroken("another number of columns")
         return result
+
+    def _send(self, kind: Kind, message: Mapping[str, object]) -> None:
+        self._channel.send_json(kind, message, deadline=self.deadline)
 
     def _expect(self, wanted: Kind, *, relations: Sequence[str] = ()) -> bytes:
         kind, payload = self._receive(relations=relations)

@@ -50,12 +50,18 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
 
-    def send(self, kind: Kind, payload: bytes) -> None:
-        self._socket.settimeout(None)
-        self._socket.sendall(bytes([kind]) + len(payload).to_bytes(4, "big") + payload)
+    def send(self, kind: Kind, payload: bytes, *, deadline: float | None = None) -> None:
+        """Send a frame; raises like `receive`."""
+        try:
+            self._socket.settimeout(_seconds_to(deadline))
+            self._socket.sendall(bytes([kind]) + len(payload).to_bytes(4, "big") + payload)
+        except TimeoutError:
+            raise OutOfTime from None
+        except OSError:
+            raise ProtocolBroken("the other side is gone") from None
 
-    def send_json(self, kind: Kind, message: Mapping[str, object]) -> None:
-        self.send(kind, orjson.dumps(message))
+    def send_json(self, kind: Kind, message: Mapping[str, object], *, deadline: float | None = None) -> None:
+        self.send(kind, orjson.dumps(message), deadline=deadline)
 
     def receive(self, *, deadline: float | None = None) -> tuple[Kind, bytes]:
         """Return the next frame.
@@ -81,7 +87,7 @@ class Channel:
         buffer = bytearray()
         while len(buffer) < size:
             try:
-                self._socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
+                self._socket.settimeout(_seconds_to(deadline))
                 piece = self._socket.recv(min(size - len(buffer), 1024**2))
             except TimeoutError:
                 raise OutOfTime from None
@@ -91,6 +97,10 @@ class Channel:
                 raise ProtocolBroken("the other side is gone")
             buffer += piece
         return bytes(buffer)
+
+
+def _seconds_to(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.001, deadline - time.monotonic())  # 0 would mean: do not wait
 
 
 def fields(payload: bytes, known: Mapping[str, type | tuple[type, ...]]) -> dict[str, Json]:

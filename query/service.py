@@ -16,6 +16,7 @@ from query.process import Child, Failed, Result, Setup
 from query.protocol import OutOfTime, ProtocolBroken
 from query.prune import select_files
 from query.refusals import QueryFailed, QueryMemory, QueryTimeout, WorkerCrashed, WorkerUnavailable, character
+from query.text import check_text
 from query.verdict import Verdict
 from trace_ray.contracts import BlockRange, Grant, GrantedDataset
 from trace_ray.errors import StoreUnavailable
@@ -124,12 +125,15 @@ def answer(
     """
     started = time.monotonic()
     query_id = uuid4()
+    check_text(question.sql)
     try:
         result, plan = _ask(question, grant, locate, scratch / str(query_id), limits)
     except Failed as failed:
         raise _error(failed.failure, question.sql) from None
     except OutOfTime:
         raise _out_of_time(limits) from None
+    except OSError as error:
+        raise WorkerUnavailable("a query process cannot be started here: free some memory or disk space") from error
     except ProtocolBroken as error:
         raise WorkerCrashed("the process that ran the statement died; ask for less, or simplify it") from error
     table = result.table

@@ -10,10 +10,9 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
-from typing_extensions import Buffer
 
 from query import confine, engine, failures, gate
 from query.confine import Territory
@@ -23,13 +22,19 @@ from query.protocol import Channel, Kind, ProtocolBroken, fields, integer, texts
 from query.refusals import SqlRejected
 from query.verdict import Json
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 SOCKET_FD: Final = 0
 MIB: Final = 1024**2
 SLACK: Final = 16 * MIB  # the engine counts blocks, the kernel files: its own cap must meet a query first
 CGROUPS: Final = ("/proc/self/cgroup", "/sys/fs/cgroup")  # the engine looks for limits and aborts if it may not
-RESOLVER: Final = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf",
-                   "/etc/services", "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/usr/share/ca-certificates",
-                   "/usr/lib", "/lib", "/lib64", "/run/systemd/resolve")  # fmt: skip
+RESOLVER: Final = (
+    "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services",
+    "/run/systemd/resolve", "/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/ssl/openssl.cnf", "/etc/pki/tls/certs",
+    "/etc/pki/tls/cert.pem", "/etc/pki/ca-trust/extracted", "/etc/ca-certificates", "/usr/share/ca-certificates",
+    "/usr/lib", "/lib", "/lib64",
+)  # fmt: skip
 
 SETUP: Final = {
     "parent": int,
@@ -112,7 +117,7 @@ class FrameSink(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: Buffer, /) -> int:
+    def write(self, data: "Buffer", /) -> int:
         content = bytes(data)
         self._channel.send(Kind.BATCH, content)
         return len(content)

@@ -33,7 +33,7 @@ from trace_ray.retry import RetryPolicy
 
 SQL: Final = statements("tasks")
 
-PICKED_PER_SLOT: Final = 8  # a range has one task per stream; what is picked in vain stays queued
+PICKED_PER_SLOT: Final = 4  # a range has one task per stream; what is picked in vain stays queued
 PICKED_MIN: Final = 32
 ALONE_AFTER: Final = 2  # failures of a joint call; the last attempt shows which of its tasks is the bad one
 

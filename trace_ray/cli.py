@@ -259,7 +259,7 @@ def _up(settings: Settings) -> None:
     for warning in settings.warnings:
         say(f"Note: {warning}")
     running = stack.up(settings, cluster, say)
-    console.print_stack(running, ray_cluster.submit_hint(settings.data_dir) if cluster.own else None)
+    console.print_stack(running, ray_cluster.token_file(settings.data_dir) if cluster.own else None)
 
 
 def _down() -> None:
@@ -267,8 +267,11 @@ def _down() -> None:
     cluster = ray_cluster.find(settings)
     from trace_ray.lite import stack
 
-    stack.down(settings, cluster, say)
-    say("The stack is down; `trace-ray up` goes on where it stopped")
+    stopped: list[str] = []
+    stack.down(settings, cluster, stopped.append)
+    for part in stopped:
+        say(part)
+    say("The stack is down; `trace-ray up` goes on where it stopped" if stopped else "No stack is running")
 
 
 def _sync(path: Path) -> None:

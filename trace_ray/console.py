@@ -58,13 +58,14 @@ def progress_bar(title: str, *, total: int) -> Generator[Callable[[int], None]]:
 # --- the stack ----------------------------------------------------------------------------------------------------
 
 
-def print_stack(status: "StackStatus", hint: str | None) -> None:
-    """Say where the parts of the stack are; `hint` lets other Ray tools in."""
+def print_stack(status: "StackStatus", token: Path | None) -> None:
+    """Say where the parts of the stack are; `token` is the file that lets other Ray tools into our own cluster."""
     say(f"Stack is up: Postgres {status.postgres}, Ray at {status.ray}, {len(status.dispatcher.workers)} workers")
     if status.dashboard:
         say(f"Ray dashboard: {status.dashboard}")
-    if hint:
-        say(f"For other Ray tools: {hint}")
+    if token:
+        say(f"It asks for the token in {token}; other Ray tools take it by")
+        say(f"  export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token}")
 
 
 def print_applied(job: Job, applied: Applied) -> None:

@@ -73,6 +73,10 @@ def read_document(text: str) -> Document:
     document = Document()
     try:
         _Builder(document, yaml.parse(text, Loader=yaml.SafeLoader)).build()
+    except _TooDeep as error:
+        document.spoilt.add(())
+        sentence = f"more than {MAX_DEPTH} levels are refused: write a job file as in the reference"
+        document.problems.append(Problem(error.line, "(file)", sentence))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         _not_yaml(document, mark.line + 1 if mark else 1, error.problem or error.context)
@@ -146,6 +150,14 @@ def _keyed_urls(text: str, told: set[int]) -> Iterator[Problem]:
             yield Problem(number, "(comment)", f"a URL with a key is in the text (not shown): {POOL_ADVICE}")
 
 
+class _TooDeep(Exception):
+    """The text has too many levels. Reading ends there: with each level that is open, PyYAML reads more slowly."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+
+
 class _Builder:
     """Turns YAML's events into values."""
 
@@ -176,9 +188,7 @@ class _Builder:
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, path)
         if len(path) >= MAX_DEPTH:
-            document.refuse(path, f"more than {MAX_DEPTH} levels are refused: write a job file as in the reference")
-            self._skip()
-            return None
+            raise _TooDeep(_line(event))
         return self._mapping(path) if isinstance(event, yaml.MappingStartEvent) else self._list(path)
 
     def _scalar(self, event: yaml.ScalarEvent, path: Path) -> object:
@@ -204,9 +214,7 @@ class _Builder:
 
     def _mapping(self, path: Path) -> dict[str, object]:
         values: dict[str, object] = {}
-        for event in self._events:
-            if isinstance(event, yaml.MappingEndEvent):
-                break
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             line = _line(event)
             key = self._key(event, path, line)
             value_event = next(self._events)
@@ -240,9 +248,7 @@ class _Builder:
 
     def _list(self, path: Path) -> list[object]:
         values: list[object] = []
-        for event in self._events:
-            if isinstance(event, yaml.SequenceEndEvent):
-                break
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             place = (*path, len(values))
             self._document.lines[place] = _line(event)
             values.append(self._value(event, place))
@@ -253,4 +259,6 @@ class _Builder:
         depth = 1
         while depth:
             event = next(self._events)
+            if depth > MAX_DEPTH:
+                raise _TooDeep(_line(event))
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

@@ -113,7 +113,7 @@ CREATE TABLE state.ranges (
   stream_id uuid,
   range_start bigint,
   range_end bigint NOT NULL,
-  task_id uuid NOT NULL UNIQUE,
+  task_id uuid NOT NULL,
   done boolean NOT NULL DEFAULT false,
   dead boolean NOT NULL DEFAULT false,
   PRIMARY KEY (stream_id, range_start),
@@ -184,6 +184,7 @@ CREATE TABLE state.dataset_versions (
   replaced_snapshot bigint,
   UNIQUE (dataset_uuid, config_hash, range_start, range_end, generation)
 );
+-- Finds neighbours. Partial, because an estimate of IS NULL on a table without statistics reads the whole history.
 CREATE INDEX versions_by_start ON state.dataset_versions (dataset_uuid, range_start) WHERE replaced_snapshot IS NULL;
 CREATE INDEX versions_recent ON state.dataset_versions (published_at);
 

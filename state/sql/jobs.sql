@@ -23,13 +23,13 @@ FROM state.streams s
 JOIN state.jobs j USING (job_id)
 JOIN state.cursors c USING (stream_id)
 JOIN state.datasets d USING (dataset_uuid)
-WHERE s.job_id <> %(job)s::uuid AND s.dataset_uuid = ANY(%(datasets)s::uuid[])
+WHERE s.job_id <> %(job)s::uuid AND s.dataset_uuid = ANY(%(datasets)b::uuid[])
   AND (s.enabled OR c.next_block > j.from_block)
 ORDER BY j.name;
 
 -- name: taken_names
 -- Datasets of the organisation that have one of these names.
-SELECT dataset_uuid, name FROM state.datasets WHERE org_id = %(org)s::uuid AND name = ANY(%(names)s::text[]);
+SELECT dataset_uuid, name FROM state.datasets WHERE org_id = %(org)s::uuid AND name = ANY(%(names)b::text[]);
 
 -- name: save_organisation
 INSERT INTO state.snapshots (org_id) VALUES (%(org)s::uuid) ON CONFLICT (org_id) DO NOTHING;
@@ -47,13 +47,13 @@ ON CONFLICT (job_id) DO UPDATE SET chain_name = excluded.chain_name, enabled = e
 -- name: free_names
 -- Datasets that get another name give up the old one first, so that two may swap names in one apply.
 UPDATE state.datasets d SET name = 'renaming/' || d.dataset_uuid
-FROM unnest(%(datasets)s::uuid[], %(names)s::text[]) AS i(dataset_uuid, name)
+FROM unnest(%(datasets)b::uuid[], %(names)b::text[]) AS i(dataset_uuid, name)
 WHERE d.dataset_uuid = i.dataset_uuid AND d.name <> i.name;
 
 -- name: save_datasets
 INSERT INTO state.datasets (dataset_uuid, org_id, chain_id, dataset_key, cryo_dataset_name, name)
 SELECT dataset_uuid, %(org)s::uuid, %(chain_id)s::bigint, dataset_key, cryo_dataset_name, name
-FROM unnest(%(datasets)s::uuid[], %(keys)s::text[], %(cryo_names)s::text[], %(names)s::text[])
+FROM unnest(%(datasets)b::uuid[], %(keys)b::text[], %(cryo_names)b::text[], %(names)b::text[])
   AS i(dataset_uuid, dataset_key, cryo_dataset_name, name)
 ON CONFLICT (dataset_uuid) DO UPDATE SET name = excluded.name;
 
@@ -63,8 +63,8 @@ WITH s AS (
   INSERT INTO state.streams (stream_id, job_id, dataset_key, dataset_uuid, cryo_dataset_name, rpc_pool, config_hash,
     chunk_size, max_inflight)
   SELECT stream_id, %(job)s::uuid, dataset_key, dataset_uuid, cryo_dataset_name, rpc_pool, config_hash, chunk_size, max_inflight
-  FROM unnest(%(streams)s::uuid[], %(keys)s::text[], %(datasets)s::uuid[], %(cryo_names)s::text[], %(pools)s::text[],
-    %(config_hashes)s::text[], %(chunk_sizes)s::bigint[], %(max_inflights)s::int[])
+  FROM unnest(%(streams)b::uuid[], %(keys)b::text[], %(datasets)b::uuid[], %(cryo_names)b::text[], %(pools)b::text[],
+    %(config_hashes)b::text[], %(chunk_sizes)b::bigint[], %(max_inflights)b::int[])
     AS i(stream_id, dataset_key, dataset_uuid, cryo_dataset_name, rpc_pool, config_hash, chunk_size, max_inflight)
   ON CONFLICT (stream_id) DO UPDATE SET rpc_pool = excluded.rpc_pool, config_hash = excluded.config_hash,
     chunk_size = excluded.chunk_size, max_inflight = excluded.max_inflight, enabled = true
@@ -74,7 +74,7 @@ ON CONFLICT (stream_id) DO NOTHING;
 
 -- name: disable_streams
 -- Streams that are no longer in the job file.
-UPDATE state.streams SET enabled = false WHERE job_id = %(job)s::uuid AND enabled AND stream_id <> ALL(%(streams)s::uuid[]);
+UPDATE state.streams SET enabled = false WHERE job_id = %(job)s::uuid AND enabled AND stream_id <> ALL(%(streams)b::uuid[]);
 
 -- name: set_enabled
 UPDATE state.jobs SET enabled = %(enabled)s::boolean, updated_at = now()
@@ -137,14 +137,14 @@ FROM state.cursors c
 JOIN state.streams s USING (stream_id)
 JOIN state.jobs j USING (job_id)
 JOIN state.heads h ON h.rpc_pool = s.rpc_pool AND h.chain_id = j.chain_id
-WHERE c.stream_id = ANY(%(streams)s::uuid[])
+WHERE c.stream_id = ANY(%(streams)b::uuid[])
 ORDER BY j.created_at, j.job_id, s.dataset_key;
 
 -- name: add_ranges
 -- Insert ranges with their tasks, in the given order, and advance the cursors. One row per range: whether it was known,
 -- and whether it is in conflict with what was known.
 WITH i AS (
-  SELECT * FROM unnest(%(tasks)s::uuid[], %(streams)s::uuid[], %(starts)s::bigint[], %(ends)s::bigint[])
+  SELECT * FROM unnest(%(tasks)b::uuid[], %(streams)b::uuid[], %(starts)b::bigint[], %(ends)b::bigint[])
     WITH ORDINALITY AS i(task_id, stream_id, range_start, range_end, position)),
 p AS (
   SELECT i.*, s.job_id, s.dataset_uuid, jsonb_build_object('chain_id', j.chain_id, 'dataset_key', s.dataset_key,

@@ -38,10 +38,10 @@ WITH c AS (
   UPDATE state.tasks t
   SET state = 'running', attempt = t.attempt + 1, lease_token = gen_random_uuid(), worker_id = p.worker_id,
       lease_expires_at = clock_timestamp() + %(ttl)s::interval, lease_epoch = %(epoch)s::bigint
-  FROM unnest(%(tasks)s::uuid[], %(workers)s::text[]) AS p(task_id, worker_id)
+  FROM unnest(%(tasks)b::uuid[], %(workers)b::text[]) AS p(task_id, worker_id)
   WHERE t.task_id = p.task_id AND t.state = 'queued' AND state.leads(%(epoch)s::bigint)
     AND t.task_id = ANY(ARRAY(
-      SELECT task_id FROM state.tasks WHERE task_id = ANY(%(tasks)s::uuid[]) AND state = 'queued' FOR UPDATE SKIP LOCKED))
+      SELECT task_id FROM state.tasks WHERE task_id = ANY(%(tasks)b::uuid[]) AND state = 'queued' FOR UPDATE SKIP LOCKED))
   RETURNING t.task_id, t.job_id, t.stream_id, t.dataset_uuid, t.attempt, t.lease_token, t.worker_id, t.generation,
     t.payload, t.range_start, t.range_end),
 a AS (
@@ -62,7 +62,7 @@ LEFT JOIN LATERAL (
 -- name: heartbeat
 -- The attempts that are still held. Leases that have used a third of their time are renewed, the others are fresh enough.
 WITH i AS (
-  SELECT * FROM unnest(%(tasks)s::uuid[], %(attempts)s::int[], %(tokens)s::uuid[]) AS i(task_id, attempt, lease_token)),
+  SELECT * FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[]) AS i(task_id, attempt, lease_token)),
 r AS (
   UPDATE state.tasks t SET lease_expires_at = clock_timestamp() + %(ttl)s::interval
   FROM i
@@ -75,7 +75,7 @@ WHERE t.state = 'running';
 -- name: known
 -- What the ledger knows of attempts.
 SELECT t.task_id, i.attempt AS asked, t.state, t.attempt, t.lease_token, a.lease_token AS attempt_token
-FROM unnest(%(tasks)s::uuid[], %(attempts)s::int[]) AS i(task_id, attempt)
+FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[]) AS i(task_id, attempt)
 JOIN state.tasks t ON t.task_id = i.task_id
 LEFT JOIN state.attempts a ON a.task_id = i.task_id AND a.attempt = i.attempt;
 
@@ -87,7 +87,7 @@ SELECT t.task_id, i.attempt AS asked, t.state, t.attempt, t.lease_token, a.lease
        t.generation, t.dataset_uuid, t.range_start, t.range_end, (t.payload ->> 'chain_id')::bigint AS chain_id,
        t.payload ->> 'dataset_key' AS dataset_key, t.payload ->> 'config_hash' AS config_hash,
        before.end_hash AS before_hash, after.parent_hash AS after_hash, covered.generation AS covered_generation
-FROM unnest(%(tasks)s::uuid[], %(attempts)s::int[]) AS i(task_id, attempt)
+FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[]) AS i(task_id, attempt)
 JOIN state.tasks t ON t.task_id = i.task_id
 LEFT JOIN state.attempts a ON a.task_id = i.task_id AND a.attempt = i.attempt
 LEFT JOIN LATERAL (
@@ -109,8 +109,8 @@ FOR UPDATE OF t;
 -- were accepted. A late reply of the current attempt is welcome until a newer one starts.
 WITH i AS (
   SELECT * FROM ROWS FROM (
-    unnest(%(tasks)s::uuid[], %(attempts)s::int[], %(tokens)s::uuid[], %(versions)s::uuid[], %(rows)s::bigint[],
-      %(digests)s::text[], %(parents)s::bytea[], %(ends)s::bytea[]),
+    unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[], %(versions)b::uuid[], %(rows)b::bigint[],
+      %(digests)b::text[], %(parents)b::bytea[], %(ends)b::bytea[]),
     jsonb_array_elements(%(certificates)s::jsonb))
     AS i(task_id, attempt, lease_token, dataset_version, row_count, digest, parent_hash, end_hash, certificate)),
 d AS (
@@ -119,12 +119,13 @@ d AS (
   FROM i
   WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
     AND t.state IN ('running', 'queued') AND state.leads(%(epoch)s::bigint)
-  RETURNING t.task_id, t.attempt, t.generation, t.seq, t.payload, t.dataset_uuid, t.range_start, t.range_end,
+  RETURNING t.task_id, t.attempt, t.generation, t.seq, t.payload, t.stream_id, t.dataset_uuid, t.range_start, t.range_end,
     i.dataset_version, i.row_count, i.digest, i.parent_hash, i.end_hash, i.certificate),
 a AS (
   UPDATE state.attempts x SET outcome = 'succeeded', ended_at = clock_timestamp(), error = NULL
   FROM d WHERE x.task_id = d.task_id AND x.attempt = d.attempt),
-r AS (UPDATE state.ranges x SET done = true, dead = false FROM d WHERE x.task_id = d.task_id),
+r AS (UPDATE state.ranges x SET done = true, dead = false
+  FROM d WHERE x.stream_id = d.stream_id AND x.range_start = d.range_start),
 n AS (
   SELECT d.*, x.org_id, row_number() OVER (PARTITION BY x.org_id ORDER BY d.seq) AS step
   FROM d JOIN state.datasets x USING (dataset_uuid)),
@@ -154,21 +155,21 @@ SELECT task_id, attempt FROM d;
 
 -- name: add_files
 INSERT INTO state.dataset_files (dataset_version, position, key, bytes, row_count, digest, min_block, max_block)
-SELECT * FROM unnest(%(versions)s::uuid[], %(positions)s::int[], %(keys)s::text[], %(bytes)s::bigint[], %(rows)s::bigint[],
-  %(digests)s::text[], %(mins)s::bigint[], %(maxs)s::bigint[]);
+SELECT * FROM unnest(%(versions)b::uuid[], %(positions)b::int[], %(keys)b::text[], %(bytes)b::bigint[], %(rows)b::bigint[],
+  %(digests)b::text[], %(mins)b::bigint[], %(maxs)b::bigint[]);
 
 -- name: replace
 -- A later generation of a range replaces the earlier ones from its own snapshot on.
 UPDATE state.dataset_versions old SET replaced_snapshot = new.published_snapshot
 FROM state.dataset_versions new
-WHERE new.dataset_version = ANY(%(versions)s::uuid[]) AND old.dataset_uuid = new.dataset_uuid
+WHERE new.dataset_version = ANY(%(versions)b::uuid[]) AND old.dataset_uuid = new.dataset_uuid
   AND old.range_start = new.range_start AND old.range_end = new.range_end
   AND old.generation < new.generation AND old.replaced_snapshot IS NULL;
 
 -- name: fail
 -- Count failed attempts: back to queued with back-off, or dead when fatal or when the budget is spent.
 WITH i AS (
-  SELECT * FROM unnest(%(tasks)s::uuid[], %(attempts)s::int[], %(tokens)s::uuid[], %(retryable)s::boolean[], %(errors)s::text[])
+  SELECT * FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[], %(retryable)s::boolean[], %(errors)b::text[])
     AS i(task_id, attempt, lease_token, retryable, error)),
 f AS (
   UPDATE state.tasks t
@@ -180,11 +181,13 @@ f AS (
   FROM i
   WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
     AND t.state IN ('running', 'queued') AND state.leads(%(epoch)s::bigint)
-  RETURNING t.task_id, t.attempt, t.state, t.error, t.payload),
+  RETURNING t.task_id, t.attempt, t.state, t.error, t.payload, t.stream_id, t.range_start),
 a AS (
   UPDATE state.attempts x SET outcome = 'failed', ended_at = clock_timestamp(), error = f.error
   FROM f WHERE x.task_id = f.task_id AND x.attempt = f.attempt),
-r AS (UPDATE state.ranges x SET dead = true FROM f WHERE x.task_id = f.task_id AND f.state = 'dead'),
+r AS (
+  UPDATE state.ranges x SET dead = true
+  FROM f WHERE x.stream_id = f.stream_id AND x.range_start = f.range_start AND f.state = 'dead'),
 o AS (
   INSERT INTO state.outbox (topic, idempotency_key, payload)
   SELECT 'task.dead', 'dead/' || task_id || '/' || attempt, payload || jsonb_build_object('task_id', task_id) FROM f WHERE state = 'dead'
@@ -203,11 +206,13 @@ WITH f AS (
   WHERE t.task_id = ANY(ARRAY(
       SELECT task_id FROM state.tasks WHERE state = 'running' AND lease_expires_at < clock_timestamp() FOR UPDATE SKIP LOCKED))
     AND t.state = 'running' AND t.lease_expires_at < clock_timestamp() AND state.leads(%(epoch)s::bigint)
-  RETURNING t.task_id, t.attempt, t.state, t.error, t.payload),
+  RETURNING t.task_id, t.attempt, t.state, t.error, t.payload, t.stream_id, t.range_start),
 a AS (
   UPDATE state.attempts x SET outcome = 'expired', ended_at = clock_timestamp(), error = f.error
   FROM f WHERE x.task_id = f.task_id AND x.attempt = f.attempt),
-r AS (UPDATE state.ranges x SET dead = true FROM f WHERE x.task_id = f.task_id AND f.state = 'dead'),
+r AS (
+  UPDATE state.ranges x SET dead = true
+  FROM f WHERE x.stream_id = f.stream_id AND x.range_start = f.range_start AND f.state = 'dead'),
 o AS (
   INSERT INTO state.outbox (topic, idempotency_key, payload)
   SELECT 'task.dead', 'dead/' || task_id || '/' || attempt, payload || jsonb_build_object('task_id', task_id) FROM f WHERE state = 'dead'
@@ -224,14 +229,16 @@ WITH f AS (
       error = jsonb_build_object('kind', 'WorkerLost', 'message', 'the worker died', 'at', now()),
       run_at = now()
   WHERE t.state = 'running' AND state.leads(%(epoch)s::bigint)
-    AND CASE WHEN %(workers)s::text[] IS NULL
-             THEN t.lease_epoch < %(epoch)s::bigint AND t.worker_id <> ALL(%(except)s::text[])
-             ELSE t.worker_id = ANY(%(workers)s::text[]) END
-  RETURNING t.task_id, t.attempt, t.state, t.error, t.payload),
+    AND CASE WHEN %(workers)b::text[] IS NULL
+             THEN t.lease_epoch < %(epoch)s::bigint AND t.worker_id <> ALL(%(except)b::text[])
+             ELSE t.worker_id = ANY(%(workers)b::text[]) END
+  RETURNING t.task_id, t.attempt, t.state, t.error, t.payload, t.stream_id, t.range_start),
 a AS (
   UPDATE state.attempts x SET outcome = 'released', ended_at = clock_timestamp(), error = f.error
   FROM f WHERE x.task_id = f.task_id AND x.attempt = f.attempt),
-r AS (UPDATE state.ranges x SET dead = true FROM f WHERE x.task_id = f.task_id AND f.state = 'dead'),
+r AS (
+  UPDATE state.ranges x SET dead = true
+  FROM f WHERE x.stream_id = f.stream_id AND x.range_start = f.range_start AND f.state = 'dead'),
 o AS (
   INSERT INTO state.outbox (topic, idempotency_key, payload)
   SELECT 'task.dead', 'dead/' || task_id || '/' || attempt, payload || jsonb_build_object('task_id', task_id) FROM f WHERE state = 'dead'
@@ -245,7 +252,7 @@ WITH d AS (
   UPDATE state.tasks t
   SET state = 'running', lease_epoch = %(epoch)s::bigint, worker_id = i.worker_id,
       lease_expires_at = clock_timestamp() + %(ttl)s::interval
-  FROM unnest(%(tasks)s::uuid[], %(attempts)s::int[], %(tokens)s::uuid[], %(workers)s::text[])
+  FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[], %(workers)b::text[])
     AS i(task_id, attempt, lease_token, worker_id)
   WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
     AND t.state IN ('running', 'queued') AND state.leads(%(epoch)s::bigint)
@@ -260,11 +267,13 @@ SELECT * FROM d;
 WITH d AS (
   UPDATE state.tasks
   SET state = 'cancelled', lease_token = NULL, lease_expires_at = NULL, worker_id = NULL, finished_at = clock_timestamp()
-  WHERE task_id = ANY(%(tasks)s::uuid[]) AND state IN ('queued', 'running') RETURNING task_id, attempt),
+  WHERE task_id = ANY(%(tasks)b::uuid[]) AND state IN ('queued', 'running')
+  RETURNING task_id, attempt, stream_id, range_start),
 a AS (
   UPDATE state.attempts x SET outcome = 'cancelled', ended_at = clock_timestamp()
   FROM d WHERE x.task_id = d.task_id AND x.attempt = d.attempt AND x.outcome IS NULL),
-r AS (UPDATE state.ranges x SET dead = true FROM d WHERE x.task_id = d.task_id)
+r AS (
+  UPDATE state.ranges x SET dead = true FROM d WHERE x.stream_id = d.stream_id AND x.range_start = d.range_start)
 SELECT task_id FROM d;
 
 -- name: replay
@@ -274,6 +283,7 @@ WITH d AS (
   WHERE state IN ('dead', 'cancelled') AND task_id = ANY(ARRAY(
     SELECT r.task_id FROM state.ranges r JOIN state.streams s USING (stream_id)
     WHERE s.job_id = %(job)s::uuid AND NOT r.done AND r.dead))
-  RETURNING task_id),
-r AS (UPDATE state.ranges x SET dead = false FROM d WHERE x.task_id = d.task_id)
+  RETURNING task_id, stream_id, range_start),
+r AS (
+  UPDATE state.ranges x SET dead = false FROM d WHERE x.stream_id = d.stream_id AND x.range_start = d.range_start)
 SELECT task_id FROM d;

@@ -26,7 +26,8 @@ from tests.benchmarks.parts import Cpu, Parts, until, watched
 from tests.benchmarks.rich_chain import recording
 from tests.conftest import Replay
 from trace_ray import config
-from trace_ray.contracts import DEFAULT_ORG, JobState
+from trace_ray.contracts import DEFAULT_ORG
+from trace_ray.reports import JobState
 
 KINDS = ("blocks", "transactions", "logs")
 WORKERS = 2

@@ -27,7 +27,7 @@ def main() -> None:
         answers.flush()
         sys.stdin.readline()
         cpu, began = time.process_time(), time.perf_counter()
-        cryo.freeze(DATASETS, blocks=[f"0:{blocks}"], rpc=url, output_dir=directory)
+        cryo.freeze(list(DATASETS), blocks=[f"0:{blocks}"], rpc=url, output_dir=directory)
         seconds = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
         json.dump({"seconds": seconds, "cpu_s": time.process_time() - cpu, "peak_bytes": peak}, answers)

@@ -121,6 +121,11 @@ def test_endpoint_of_aws_is_taken_where_ours_is_unset() -> None:
     assert config.read_settings(environ | {"TRACE_S3_ENDPOINT": "http://ours"}).s3_endpoint == "http://ours"
 
 
+def test_object_store_on_a_disk_has_one_way_to_be_written() -> None:
+    for text in ("file:///srv/o%62jects/", "file://localhost/srv/objects"):
+        assert config.read_settings({"TRACE_OBJECT_STORE": text}).object_store == "file:///srv/objects"
+
+
 def test_profile_stands_for_keys_that_are_not_set() -> None:
     settings = config.read_settings({"TRACE_OBJECT_STORE": "s3://bucket", "AWS_PROFILE": "dev"})
     assert settings.s3 == S3Credentials(profile="dev")
@@ -160,6 +165,7 @@ KEYS_ELSEWHERE = "holds more than a place: set keys with AWS_ACCESS_KEY_ID and A
         ("TRACE_STATE_DATABASE_URL", f"mysql://u:{KEY}@h/d", NO_DATABASE),
         ("TRACE_STATE_DATABASE_URL", f"postgresql://u:{KEY}@h", NO_DATABASE),
         ("TRACE_STATE_DATABASE_URL", f"postgresql://u:{KEY}@h:99999/d", NO_DATABASE),
+        ("TRACE_OBJECT_STORE", "s3://[bucket", f"is not a URL: {STORE}"),
         ("TRACE_OBJECT_STORE", "gs://bucket", f"is not an object store: {STORE}"),
         ("TRACE_OBJECT_STORE", "/srv/objects", f"is not an object store: {STORE}"),
         ("TRACE_OBJECT_STORE", "file://", f"is not an object store: {STORE}"),
@@ -172,6 +178,7 @@ KEYS_ELSEWHERE = "holds more than a place: set keys with AWS_ACCESS_KEY_ID and A
         ("TRACE_WORKERS", "many", "is out of bounds: write a whole number from 1 to 1024"),
         ("TRACE_HTTP_PORT", "65536", "is out of bounds: write a whole number from 1 to 65535"),
         ("TRACE_ENGINE", "geth", "is not known: write cryo or native"),
+        ("TRACE_RANGE_TIMEOUT_SECONDS", "5m", "is out of bounds: write a number from 1 to 86400"),
         ("TRACE_RANGE_TIMEOUT_SECONDS", "nan", "is out of bounds: write a number from 1 to 86400"),
         (POOL, f"ws://a.example/{KEY}", "is a WebSocket URL, which nothing retries: write its http(s):// form"),
         (

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.cryo_rows import ADDRESS, CHAIN_ID, COLUMNS, HASH, cryo_table
 from trace_ray.contracts import Receipts
-from trace_ray.errors import SourceUnavailable, UnsupportedExtraction
+from trace_ray.errors import PublicationTooLarge, SourceUnavailable, UnsupportedExtraction
 from trace_ray.extract.conform import conform
 from trace_ray.extract.schema import SCHEMAS
 
@@ -105,6 +105,15 @@ def test_null_where_none_may_be_is_the_providers_fault(name: str, column: str) -
 def test_bytes_of_a_wrong_length_are_refused(name: str, column: str, value: bytes) -> None:
     with pytest.raises(SourceUnavailable, match=rf"{name}\.{column} does not hold \d+ bytes"):
         conformed(cryo_table(name, {}, {column: value}), name)
+
+
+def test_a_column_beyond_what_one_table_can_hold_asks_for_smaller_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cap itself is 2 GiB; a lower one shows the same."""
+    table = cryo_table("contracts", {"code": bytes(1000)})
+    assert conformed(table, "contracts").num_rows == 1
+    monkeypatch.setattr("trace_ray.extract.conform.MAX_COLUMN_BYTES", 999)
+    with pytest.raises(PublicationTooLarge, match=r"contracts\.code of one range .* lower chunk_size"):
+        conformed(table, "contracts")
 
 
 def test_rows_of_another_chain_are_refused() -> None:

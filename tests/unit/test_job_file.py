@@ -71,6 +71,16 @@ def test_publish_as_replaces_the_published_name(tmp_path: Path) -> None:
     assert job.streams[0].dataset == "my_blocks"
 
 
+def test_job_keeps_its_id_while_its_name_and_organisation_stay(tmp_path: Path) -> None:
+    job = config.read_job(write(tmp_path, GOOD))
+    assert config.read_job(write(tmp_path, changed("  to_block: 2000", "  to_block: 9"))).job_id == job.job_id
+    others = {
+        config.read_job(write(tmp_path, changed("name: devnet", "name: other"))).job_id,
+        config.read_job(write(tmp_path, GOOD), OrgId(UUID(int=7))).job_id,
+    }
+    assert len(others | {job.job_id}) == 3
+
+
 def test_organisation_is_the_one_that_is_passed_in(tmp_path: Path) -> None:
     other = OrgId(UUID(int=7))
     assert config.read_job(write(tmp_path, GOOD), other).org_id == other

@@ -17,6 +17,7 @@ CHAIN_IDS = "write a whole number from 1 to 9223372036854775771"
 BLOCKS = "write a whole number from 0 to 9007199254740991"
 
 
+STREAMS = "s{}: {{cryo_dataset_name: blocks, rpc_pool: a, chunk_size: 1, max_inflight: 1}}"
 SECOND = "  b: {cryo_dataset_name: blocks, rpc_pool: a, chunk_size: 1, max_inflight: 1, publish_as: devnet_blocks}"
 STREAM = "write a mapping with cryo_dataset_name, rpc_pool, chunk_size and max_inflight"
 CHUNKS = "write a whole number from 1 to 100000"
@@ -67,6 +68,11 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("name: devnet", f"name: devnet\n# https://rpc.example/v3/{KEY}", f"3: (comment): {KEYED}"),
     ("name: devnet", "name: devnet # http://me:pw@rpc.example", f"2: (comment): {KEYED}"),
     ("name: devnet", f"name: devnet\n{KEY}: 1", f"3: (hidden): the key looks like a secret (not shown): {POOL}"),
+    (
+        "name: devnet",
+        "name: devnet\nhttp://rpc.example: 1",
+        f"3: (hidden): a URL is refused (not shown, it may hold a key): {POOL}",
+    ),
     # names
     ("name: devnet", "name: Dev-Net", f"2: name: 'Dev-Net' is not a name: {NAME.format(64)}"),
     ("name: devnet", "name: 7", f"2: name: 7 is not a name: {NAME.format(64)}"),
@@ -117,6 +123,7 @@ REFUSALS: list[tuple[str, str, str]] = [
     # numbers
     ("chain_id: 31337", "chain_id: 0", f"3: chain_id: 0 is out of bounds: {CHAIN_IDS}"),
     ("chain_id: 31337", "chain_id: 0x7a69", "3: chain_id: '0x7a69' is not a whole number: write 31337"),
+    ("chain_id: 31337", "chain_id: 0b9", f"3: chain_id: '0b9' is not a whole number: {CHAIN_IDS}"),
     ("chain_id: 31337", "chain_id: true", f"3: chain_id: true is not a whole number: {CHAIN_IDS}"),
     ("chain_id: 31337", "chain_id: '31337'", "3: chain_id: '31337' is not a whole number: write 31337"),
     ("chain_id: 31337", "chain_id: devnet", f"3: chain_id: 'devnet' is not a whole number: {CHAIN_IDS}"),
@@ -173,6 +180,7 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("name: devnet", "name: *a", "2: name: an alias (*) is refused: write the value itself"),
     ("name: devnet", "name: !!str devnet", "2: name: a tag (!) is refused: write the plain value"),
     ("name: devnet", "name: devnet\n? [a]\n: 1", "3: 'line 3': a key must be text: write `key: value`"),
+    ("name: devnet", "name: devnet\n*a : 1", "3: 'line 3': a key must be text: write `key: value`"),
     ("name: devnet", "name: [devnet]", f"2: name: a list is not a name: {NAME.format(64)}"),
     (
         "    max_inflight: 8",
@@ -251,9 +259,27 @@ def test_file_that_is_no_job_file_is_refused(tmp_path: Path, text: str | bytes, 
     assert f"job.yaml:{sentence}" in problems(write(tmp_path, text))
 
 
-def test_deep_nesting_is_refused(tmp_path: Path) -> None:
-    told = problems(write(tmp_path, "a: " + "[" * 5000 + "]" * 5000))
-    assert any("more than 10 levels are refused" in problem for problem in told)
+@pytest.mark.parametrize("text", ["a: {}", "a: 1\n? {}\n: 1", "a: 1\na: {}"], ids=["value", "key", "second value"])
+def test_deep_nesting_ends_the_reading_at_once(tmp_path: Path, text: str) -> None:
+    """PyYAML alone would read the rest for minutes."""
+    told = problems(write(tmp_path, text.format("[" * 200_000)))
+    line = text.count("\n", 0, text.index("{}")) + 1
+    sentence = f"{line}: (file): more than 10 levels are refused: write a job file as in the reference"
+    assert f"job.yaml:{sentence}" in told
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_number_of_streams_has_its_bounds(tmp_path: Path, count: int) -> None:
+    streams = ", ".join(STREAMS.format(number) for number in range(count))
+    told = problems(write(tmp_path, f"{GOOD[: GOOD.index('streams:')]}streams: {{{streams}}}\n"))
+    advice = "write a mapping with 1 to 64 streams, such as blocks:"
+    assert told == [f"job.yaml:9: streams: the number of streams is out of bounds: {advice}"]
+
+
+def test_ten_levels_are_read(tmp_path: Path) -> None:
+    nine, ten = (problems(write(tmp_path, changed("name: devnet", "name: " + "[" * n + "]" * n))) for n in (9, 10))
+    assert nine == [f"job.yaml:2: name: a list is not a name: {NAME.format(64)}"]
+    assert ten == ["job.yaml:2: (file): more than 10 levels are refused: write a job file as in the reference"]
 
 
 def test_aliases_cannot_fill_the_memory(tmp_path: Path) -> None:

@@ -126,9 +126,9 @@ def stop(data_dir: Path) -> bool:
     return True
 
 
-def submit_hint(data_dir: Path) -> str:
-    """Return the shell line that lets other Ray tools in."""
-    return f"export {' '.join(f'{name}={value}' for name, value in _token_variables(data_dir).items())}"
+def token_file(data_dir: Path) -> Path:
+    """Return where the token of our own cluster lies."""
+    return data_dir / "ray.token"
 
 
 def _wait_for_end(family: Sequence[psutil.Process]) -> list[psutil.Process]:
@@ -210,7 +210,7 @@ def _joined_file(data_dir: Path) -> Path:
 
 
 def _make_token(data_dir: Path) -> None:
-    path = data_dir / "ray.token"
+    path = token_file(data_dir)
     data_dir.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -218,7 +218,7 @@ def _make_token(data_dir: Path) -> None:
 
 
 def _token_variables(data_dir: Path) -> dict[str, str]:
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(data_dir / "ray.token")}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file(data_dir))}
 
 
 # --- somebody else's ----------------------------------------------------------------------------------------------

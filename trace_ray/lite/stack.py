@@ -58,7 +58,10 @@ def up(settings: Settings, cluster: Cluster, say: Say) -> StackStatus:
 
 
 def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
-    """Let running ranges finish, then stop the Dispatcher, the workers, and what `up` started. Loses nothing."""
+    """Let running ranges finish, then stop the Dispatcher, the workers, and what `up` started. Loses nothing.
+
+    `say` hears of each part that stopped.
+    """
     with alone(settings.data_dir):
         if cluster is not None:
             runtime.connect(cluster.address, data_dir=settings.data_dir)

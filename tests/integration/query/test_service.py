@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from query import confine, results
+from query import confine, process, results
 from query.process import Child
 from query.refusals import QueryFailed, QueryMemory, QueryTimeout, Reason, SqlRejected, WorkerCrashed, WorkerUnavailable
 from query.service import Limits, Question
@@ -108,6 +108,26 @@ def test_refusal_reaches_the_asker_with_reason_and_place(store: Store) -> None:
     assert caught.value.position == 15
     assert "did you mean devnet_blocks?" in str(caught.value)
     assert isinstance(caught.value, RefusedInput)
+
+
+@pytest.mark.parametrize("sql", ["select '" + "a" * 2_000_000 + "'", "select '\ud800'", "select 1\x00"])
+def test_text_that_no_engine_should_see_is_refused_before_a_child_starts(
+    store: Store, monkeypatch: pytest.MonkeyPatch, sql: str
+) -> None:
+    monkeypatch.setattr(process, "BOOT", "raise SystemExit")
+    with pytest.raises(SqlRejected):
+        store.ask(sql)
+
+
+def test_machine_that_cannot_start_a_child_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WorkerUnavailable, match="cannot be started"):
+        Store(store.root, store.grant, tmp_path / "file").ask("select 1")
+    monkeypatch.setattr(process, "BOOT", "raise SystemExit")
+    with pytest.raises(WorkerUnavailable, match="doctor"):
+        store.ask("select 1")
 
 
 def test_typo_in_a_column_is_explained_with_its_place(store: Store) -> None:
