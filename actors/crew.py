@@ -31,8 +31,8 @@ RESPAWN = RetryPolicy(base_s=0.1, cap_s=30.0, max_attempts=4, max_infra_failures
 class Member:
     """One worker. `ready` once it has answered; `heard_at` is monotonic.
 
-    `sent` waits for an awaited call, `adopted` is asked for; `delivered` outcomes are here but still kept by the
-    worker, `committed` ones it may forget.
+    `sent` waits for an awaited call, `adopted` is asked for, both since an instant; `delivered` outcomes are here but
+    still kept by the worker, `committed` ones it may forget.
     """
 
     worker_id: WorkerId
@@ -40,12 +40,17 @@ class Member:
     ready: bool = False
     heard_at: float = 0.0
     sent: dict[int, LeaseGroup] = field(default_factory=dict[int, LeaseGroup])
-    adopted: set[AttemptKey] = field(default_factory=set[AttemptKey])
+    sent_at: dict[int, float] = field(default_factory=dict[int, float])
+    adopted: dict[AttemptKey, float] = field(default_factory=dict[AttemptKey, float])
     delivered: set[AttemptKey] = field(default_factory=set[AttemptKey])
     committed: set[AttemptKey] = field(default_factory=set[AttemptKey])
 
-    def attempts(self) -> list[AttemptKey]:
-        return [lease.key for group in self.sent.values() for lease in group.leases] + list(self.adopted)
+    def attempts(self, *, since: float) -> list[AttemptKey]:
+        """Return what runs and was sent after an instant: an attempt that never ends loses its lease."""
+        sent = [
+            lease.key for number, group in self.sent.items() if self.sent_at[number] >= since for lease in group.leases
+        ]
+        return sent + [key for key, at in self.adopted.items() if at >= since]
 
     def busy_slots(self) -> int:
         return len(self.sent) + len(self.adopted)
@@ -55,16 +60,25 @@ class Crew:
     """Places leases on workers and collects what comes back.
 
     `silence_s` is how long a worker may stay silent before it is killed and replaced: by then its leases have expired.
+    `attempt_s` is how long an attempt's lease is renewed: one that has not ended by then hangs.
     """
 
     def __init__(
-        self, spawn: Spawn, kill: Callable[[WorkerHandle], None], *, size: int, slots: int, silence_s: float
+        self,
+        spawn: Spawn,
+        kill: Callable[[WorkerHandle], None],
+        *,
+        size: int,
+        slots: int,
+        silence_s: float,
+        attempt_s: float,
     ) -> None:
         self._spawn = spawn
         self._kill = kill
         self._size = size
         self._slots = slots
         self._silence_s = silence_s
+        self._attempt_s = attempt_s
         self._members: dict[WorkerId, Member] = {}
         self._inbox = Inbox()
         self._deaths: dict[int, int] = {}
@@ -98,7 +112,7 @@ class Crew:
         """Wait for the adopted attempts, and hand finished ones to the next tick."""
         for one in held:
             member = self._members[one.worker_id]
-            member.adopted = {key for key in one.running if key in adopted}
+            member.adopted = {key: time.monotonic() for key in one.running if key in adopted}
             self._receive(member, one.finished)
 
     def start(self) -> None:
@@ -157,7 +171,7 @@ class Crew:
         now = time.monotonic()
         ready = [member for member in self._members.values() if member.ready]
         heard = [member for member in ready if now - member.heard_at < self._silence_s / 4]
-        alive = tuple(key for member in heard for key in member.attempts())
+        alive = tuple(key for member in heard for key in member.attempts(since=now - self._attempt_s))
         free = [[member.worker_id] * (self._slots - member.busy_slots()) for member in heard]  # dealt out by turns
         slots = tuple(worker_id for turn in zip_longest(*free) for worker_id in turn if worker_id is not None)
         inbox = self._merge(alive=alive, slots=slots)
@@ -166,7 +180,7 @@ class Crew:
 
     def put_back(self, inbox: Inbox) -> None:
         """Keep what a failed tick could not commit; giving it again is safe."""
-        self._inbox = self._merge(outcomes=inbox.outcomes, dead=inbox.dead)
+        self._inbox = self._merge(outcomes=inbox.outcomes, heads=inbox.heads, dead=inbox.dead)
 
     def settled(self, keys: Iterable[AttemptKey]) -> None:
         """Tell workers with the next probe that these outcomes are committed."""
@@ -183,6 +197,7 @@ class Crew:
                 continue
             self._sequence += 1
             member.sent[self._sequence] = group
+            member.sent_at[self._sequence] = time.monotonic()
             self._background_task(self._drive(member, self._sequence, group))
 
     def poll_head(self, request: HeadRequest) -> bool:
@@ -200,13 +215,14 @@ class Crew:
         except WorkerDied:
             self._bury(member.worker_id)
         except WorkerSilent:  # perhaps it works on: its outcome is asked for like an adopted one
-            member.adopted.update(lease.key for lease in group.leases)
+            member.adopted |= {lease.key: member.sent_at[number] for lease in group.leases}
         else:
             member.heard_at = time.monotonic()
             self._deaths.pop(worker_place(member.worker_id)[0], None)
             self._receive(member, outcomes)
         finally:
             member.sent.pop(number, None)
+            member.sent_at.pop(number, None)
             self.wake.set()
 
     async def _ask_head(self, member: Member, request: HeadRequest) -> None:
@@ -243,8 +259,8 @@ class Crew:
 
     def _take_adopted(self, member: Member, held: Held) -> None:
         done = [outcome for outcome in held.finished if outcome.attempt in member.adopted]
-        lost = member.adopted - set(held.running) - {outcome.attempt for outcome in done}
-        member.adopted -= lost | {outcome.attempt for outcome in done}
+        ended = {outcome.attempt for outcome in done} | (member.adopted.keys() - set(held.running))
+        member.adopted = {key: at for key, at in member.adopted.items() if key not in ended}
         if done:
             self._receive(member, done)
             self.wake.set()

@@ -88,7 +88,7 @@ class Dispatcher:
         self._holder = holder
         self._timing = timing
         self._epoch = Epoch(0)
-        self._reap_at = 0.0
+        self._due_at = 0.0
 
     @property
     def epoch(self) -> Epoch:
@@ -123,19 +123,19 @@ class Dispatcher:
     # --- the tick -------------------------------------------------------------------------------------------------
 
     def tick(self, inbox: Inbox, *, now: float) -> Orders:
-        """Commit what came in, then plan and lease. `now` is a monotonic instant; it only paces the reaper.
+        """Commit what came in, then plan and lease. `now` is a monotonic instant; it paces the reaper and the renewals.
 
         Raises:
             FencedError: another Dispatcher leads; nothing was written.
             DatabaseUnavailable: nothing or everything was written; giving the same inbox again is safe.
         """
-        reap = now >= self._reap_at
-        orders = self.settle(inbox, reap=reap)
-        if reap:
-            self._reap_at = now + self._timing.lease_s / 4
+        due = now >= self._due_at
+        orders = self.settle(inbox, reap=due, renew=due)
+        if due:
+            self._due_at = now + self._timing.lease_s / 4  # three renewals may be lost before a lease expires
         return self._schedule(orders, inbox.slots)
 
-    def settle(self, inbox: Inbox, *, reap: bool = False) -> Orders:
+    def settle(self, inbox: Inbox, *, reap: bool = False, renew: bool = True) -> Orders:
         """Commit what came in and lease nothing: one transaction."""
         publications = [outcome for outcome in inbox.outcomes if isinstance(outcome, Publication)]
         failures = [outcome for outcome in inbox.outcomes if isinstance(outcome, Failure)]
@@ -150,7 +150,10 @@ class Dispatcher:
                     jobs.record_head_error(conn, self._epoch, answer.rpc_pool, answer.chain_id, message)
             completions = tasks.complete(conn, self._epoch, publications, policy=policy) if publications else []
             failed = tasks.fail(conn, self._epoch, failures, policy=policy) if failures else []
-            if inbox.alive:
+            unreached = [failure.attempt.task_id for failure in failures if failure.unreachable]
+            if unreached:
+                jobs.doubt_heads(conn, self._epoch, unreached)
+            if inbox.alive and renew:
                 tasks.heartbeat(conn, self._epoch, inbox.alive, ttl_s=self._timing.lease_s)
             if inbox.dead:
                 tasks.free(conn, self._epoch, inbox.dead, policy=policy)

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,8 +18,19 @@ import pyarrow as pa
 from actors.dispatcher import HeadAnswer
 from trace_ray import manifest, retry
 from trace_ray.config import RpcPool
-from trace_ray.contracts import Certificate, DataFile, HeadRequest, Lease, LeaseGroup, Outcome, Publication, Receipts
-from trace_ray.errors import SourceLied, SourceUnavailable, TraceError
+from trace_ray.contracts import (
+    AttemptKey,
+    Certificate,
+    DataFile,
+    Failure,
+    HeadRequest,
+    Lease,
+    LeaseGroup,
+    Outcome,
+    Publication,
+    Receipts,
+)
+from trace_ray.errors import DeadlineExceeded, FatalError, SourceLied, SourceUnavailable, TraceError
 from trace_ray.extract.engine import Engine, Extraction, Provider, Request
 from trace_ray.extract.rewrite import write
 from trace_ray.extract.rpc import JsonRpc
@@ -31,6 +42,10 @@ logger = logging.getLogger(__name__)
 CHAIN_ID_MAX_AGE_S = 300.0  # a provider that changes its chain is rare; the rows carry the chain id as well
 
 CORE = ("blocks", "transactions", "logs")
+WITNESS_METHODS = {
+    "transactions": ("eth_getBlockReceipts", "eth_getTransactionReceipt"),
+    "logs": ("eth_getLogs",),
+}
 LOG_DATASETS = frozenset({"logs", "erc20_transfers", "erc721_transfers"})
 
 
@@ -55,6 +70,16 @@ class Limits:
 
     range_s: float
     share: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What one extraction brought, from whom, and where and until when its files are made."""
+
+    extraction: Extraction
+    provider: Provider
+    directory: Path
+    deadline: float
 
 
 class Ingester:
@@ -83,11 +108,15 @@ class Ingester:
             self._check_chain(provider, group.chain_id)
             with self._directory() as directory:
                 return self._ingest(group, provider, directory)
-        except Exception as error:  # the pool must survive a bug in one range; the ledger counts it
-            if not isinstance(error, TraceError):
-                logger.exception("attempt failed unexpectedly")
-            name = provider.name if provider else None
-            return [retry.failure(lease.key, error, provider=name) for lease in group.leases]
+        except Exception as error:  # noqa: BLE001 - the pool must survive a bug in one range; the ledger counts it
+            if isinstance(error, FatalError) and len(group.leases) > 1:  # one dataset must not end the others
+                return [done for lease in group.leases for done in self.run(replace(group, leases=(lease,)))]
+            return [self._failed(lease, error, provider) for lease in group.leases]
+
+    def _failed(self, lease: Lease, error: Exception, provider: Provider | None) -> Failure:
+        if not isinstance(error, TraceError):
+            logger.exception("attempt failed unexpectedly")
+        return retry.failure(lease.key, error, provider=provider.name if provider else None)
 
     def answer_head(self, request: HeadRequest) -> HeadAnswer:
         """Return the newest block of the pool's first provider that answers, or a sentence that says why none does."""
@@ -101,7 +130,7 @@ class Ingester:
                     message = str(error)
                 else:
                     return HeadAnswer(request.rpc_pool, request.chain_id, head)
-        except SourceUnavailable as error:
+        except TraceError as error:  # also settings that cannot be read at this moment: who asked waits for an answer
             message = str(error)
         return HeadAnswer(request.rpc_pool, request.chain_id, None, message)
 
@@ -110,16 +139,25 @@ class Ingester:
     def _ingest(self, group: LeaseGroup, provider: Provider, directory: Path) -> list[Outcome]:
         deadline = time.monotonic() + self._limits.range_s
         extraction = self._extract(group, provider, directory, deadline)
-        leases = {lease.task.cryo_dataset_name: lease for lease in group.leases}
-        verdicts = verify(
-            extraction.tables,
-            blocks=group.blocks,
-            receipts=group.leases[0].receipts,
-            datasets=leases.keys(),
-            neighbours={name: Neighbours(lease.parent_hash, lease.child_parent_hash) for name, lease in leases.items()},
-            proofs=extraction.proofs,
-        )
-        return [self._settle(lease, verdicts[name], extraction, provider, directory) for name, lease in leases.items()]
+        made = _Made(extraction, provider, directory, deadline)
+        outcomes: dict[AttemptKey, Outcome] = {}
+        waiting: list[Lease] = list(group.leases)
+        while waiting:  # two streams may hold the same kind of data: each has neighbours of its own
+            leases: dict[str, Lease] = {lease.task.cryo_dataset_name: lease for lease in reversed(waiting)}
+            verdicts = verify(
+                extraction.tables,
+                blocks=group.blocks,
+                receipts=group.leases[0].receipts,
+                datasets=leases.keys(),
+                neighbours={
+                    name: Neighbours(lease.parent_hash, lease.child_parent_hash) for name, lease in leases.items()
+                },
+                proofs=extraction.proofs,
+            )
+            for name, lease in leases.items():
+                outcomes[lease.key] = self._settle(lease, verdicts[name], made)
+            waiting = [lease for lease in waiting if lease.key not in outcomes]
+        return [outcomes[lease.key] for lease in group.leases]
 
     def _extract(self, group: LeaseGroup, provider: Provider, directory: Path, deadline: float) -> Extraction:
         receipts = group.leases[0].receipts
@@ -128,35 +166,35 @@ class Ingester:
         try:
             return self._engine.extract(request, provider, directory, deadline=deadline)
         except SourceUnavailable:
-            alone = tuple(name for name in (*CORE, *sorted(wanted - set(CORE))) if name in wanted | {"blocks"})
-            if len(wanted) > 1 or group.leases[0].attempt == 1 or alone == request.datasets:
+            allowed = tuple(name for name in request.datasets if name in wanted or _answers(provider, name))
+            if len(group.leases) > 1 or allowed == request.datasets:
                 raise
-            # the pool may not allow the witnesses: the certificate then names the weaker proof
-            smaller = Request(group.chain_id, alone, group.blocks, receipts)
-            return self._engine.extract(smaller, provider, _fresh(directory, "alone"), deadline=deadline)
+            # the pool does not allow the witnesses: the certificate then names the weaker proof
+            smaller = Request(group.chain_id, allowed, group.blocks, receipts)
+            return self._engine.extract(smaller, provider, _fresh(directory, "again"), deadline=deadline)
 
-    def _settle(
-        self, lease: Lease, verdict: Proof | Problem, extraction: Extraction, provider: Provider, directory: Path
-    ) -> Outcome:
+    def _settle(self, lease: Lease, verdict: Proof | Problem, made: _Made) -> Outcome:
         if isinstance(verdict, Problem):
-            return retry.failure(lease.key, SourceLied(f"{verdict.check}: {verdict.message}"), provider=provider.name)
+            return self._failed(lease, SourceLied(f"{verdict.check}: {verdict.message}"), made.provider)
         try:
-            return self._publish(lease, verdict, extraction, provider, directory)
-        except TraceError as error:
-            return retry.failure(lease.key, error, provider=provider.name)
+            return self._publish(lease, verdict, made)
+        except Exception as error:  # noqa: BLE001 - one dataset must not hold up another; the ledger counts it
+            return self._failed(lease, error, made.provider)
 
-    def _publish(
-        self, lease: Lease, proof: Proof, extraction: Extraction, provider: Provider, directory: Path
-    ) -> Publication:
+    def _publish(self, lease: Lease, proof: Proof, made: _Made) -> Publication:
         task = lease.task
-        build = extraction.build
+        build = made.extraction.build
         started = time.monotonic()
-        table: pa.Table = extraction.tables[task.cryo_dataset_name]
-        written = write(table, task.cryo_dataset_name, _fresh(directory, task.dataset_key), blocks=task.blocks)
+        table: pa.Table = made.extraction.tables[task.cryo_dataset_name]
+        written = write(
+            table, task.cryo_dataset_name, _fresh(made.directory, f"out-{task.dataset_key}"), blocks=task.blocks
+        )
         rewritten = time.monotonic()
         manifest.check_caps([file.bytes for file in written], task.blocks)
         files: list[DataFile] = []
         for file in written:
+            if time.monotonic() > made.deadline:
+                raise DeadlineExceeded(f"blocks {task.blocks} were not uploaded in time: is the object store slow?")
             key = manifest.object_key(lease, digest=file.digest)
             self._store.put(file.path, key)
             files.append(DataFile(key, file.bytes, file.rows, file.digest, file.min_block, file.max_block))
@@ -169,10 +207,10 @@ class Ingester:
             engine=build.name,
             engine_version=build.version,
             engine_digest=build.digest,
-            provider=provider.name,
+            provider=made.provider.name,
         )
         seconds = {
-            **extraction.seconds,
+            **made.extraction.seconds,
             "rewrite": rewritten - started,
             "upload": time.monotonic() - rewritten,
         }
@@ -217,7 +255,13 @@ class Ingester:
             shutil.rmtree(directory, ignore_errors=True)
 
 
+def _answers(provider: Provider, name: str) -> bool:
+    """Say whether a provider has a method from which a witness can be made."""
+    methods = WITNESS_METHODS.get(name)
+    return methods is None or any(JsonRpc(provider).supports(method) for method in methods)
+
+
 def _fresh(directory: Path, name: str) -> Path:
-    path = directory / f"out-{name}"
+    path = directory / name
     path.mkdir(mode=0o700)
     return path

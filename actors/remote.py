@@ -110,6 +110,7 @@ def begin_term(data_dir: Path) -> Term:
         size=settings.workers,
         slots=config.WORKER_SLOTS,
         silence_s=config.LEASE_S,
+        attempt_s=settings.range_timeout_s + config.LEASE_S,
     )
     return Term(
         Core(database, holder=holder, timing=timing),

@@ -23,6 +23,7 @@ from ray.exceptions import (
     NodeDiedError,
     OutOfMemoryError,
     RayActorError,
+    RayTaskError,
     WorkerCrashedError,
 )
 
@@ -238,6 +239,9 @@ async def answer(call: Awaitable[Any], *, timeout_s: float | None = None) -> Any
     except ACTOR_DEATH as error:
         raise WorkerDied from error
     except TimeoutError as error:
+        raise WorkerSilent from error
+    except RayTaskError as error:  # the method itself failed: what the worker still holds has to be asked for
+        logger.exception("a worker's method failed")
         raise WorkerSilent from error
 
 

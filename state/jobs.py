@@ -25,6 +25,7 @@ from trace_ray.contracts import (
     OrgId,
     Receipts,
     Stream,
+    TaskId,
     dataset_uuid,
     task_id,
 )
@@ -194,6 +195,14 @@ def record_head_error(conn: Connection, epoch: Epoch, rpc_pool: str, chain_id: i
     """Keep why a pool named no head: nothing of it is leased until it does. `message` is redacted text for people."""
     parameters = {"epoch": epoch, "pool": rpc_pool, "chain_id": chain_id, "error": message.replace("\0", "")}
     conn.execute(SQL["record_head_error"], parameters)
+
+
+def doubt_heads(conn: Connection, epoch: Epoch, tasks: Sequence[TaskId]) -> None:
+    """Ask the pools of tasks that could not reach their provider again, and lease nothing of them before they answer.
+
+    Without it an outage of seconds would use up the attempts of every range that was under way.
+    """
+    conn.execute(SQL["doubt_heads"], {"epoch": epoch, "tasks": list(tasks)})
 
 
 # --- planning -----------------------------------------------------------------------------------------------------

@@ -258,13 +258,17 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that ended badly. `kind` is the error's class name; `message` is redacted text for people."""
+    """An attempt that ended badly. `kind` is the error's class name; `message` is redacted text for people.
+
+    `unreachable`: the provider gave no answer, so it is asked for its head before its pool is leased again.
+    """
 
     attempt: AttemptKey
     kind: str
     message: str
     retryable: bool
     provider: str | None = None
+    unreachable: bool = False
 
 
 Outcome = Publication | Failure

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from trace_ray.contracts import AttemptKey, Failure
-from trace_ray.errors import TraceError, TransientError
+from trace_ray.errors import SourceUnavailable, TraceError, TransientError
 
 JITTER = (0.5, 1.5)  # factor on each delay, so that failed ranges do not come back together
 
@@ -30,5 +30,6 @@ def failure(attempt: AttemptKey, error: Exception, *, provider: str | None) -> F
     """
     kind = type(error).__name__
     if isinstance(error, TraceError):
-        return Failure(attempt, kind, str(error), isinstance(error, TransientError), provider)
+        retryable, unreachable = isinstance(error, TransientError), isinstance(error, SourceUnavailable)
+        return Failure(attempt, kind, str(error), retryable, provider, unreachable)
     return Failure(attempt, kind, f"unexpected {kind}: see the worker's log", True, provider)

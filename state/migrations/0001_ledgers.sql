@@ -98,13 +98,15 @@ CREATE TABLE state.cursors (
   updated_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Newest block that a pool named. `head` is the last answer; `error` why the last question got none.
+-- Newest block that a pool named. `head` is the last answer; `error` why the last question got none; `doubted` that a
+-- range could not reach its provider since: the pool is asked at once, and nothing of it is leased before it answers.
 CREATE TABLE state.heads (
   rpc_pool text,
   chain_id bigint,
   head bigint,
   observed_at timestamptz,
   error text,
+  doubted boolean NOT NULL DEFAULT false,
   asked_at timestamptz NOT NULL,
   PRIMARY KEY (rpc_pool, chain_id)
 );

@@ -96,7 +96,7 @@ FROM (
       OR EXISTS (SELECT FROM state.ranges r WHERE r.stream_id = s.stream_id AND NOT r.done AND NOT r.dead))
   GROUP BY s.rpc_pool, j.chain_id) w
 LEFT JOIN state.heads h USING (rpc_pool, chain_id)
-WHERE h.asked_at IS NULL
+WHERE h.asked_at IS NULL OR h.doubted
    OR h.asked_at <= coalesce(%(now)s::timestamptz, clock_timestamp())
         - make_interval(secs => CASE WHEN h.error IS NULL THEN w.poll_s ELSE least(w.poll_s, %(retry)s::double precision) END)
 ORDER BY w.rpc_pool, w.chain_id;
@@ -106,14 +106,22 @@ INSERT INTO state.heads (rpc_pool, chain_id, head, observed_at, asked_at)
 SELECT %(pool)s::text, %(chain_id)s::bigint, %(head)s::bigint, clock_timestamp(), clock_timestamp()
 WHERE state.leads(%(epoch)s::bigint)
 ON CONFLICT (rpc_pool, chain_id) DO UPDATE SET head = excluded.head, observed_at = excluded.observed_at,
-  asked_at = excluded.asked_at, error = NULL;
+  asked_at = excluded.asked_at, error = NULL, doubted = false;
 
 -- name: record_head_error
 -- The last known head stays, and grows old.
 INSERT INTO state.heads (rpc_pool, chain_id, error, asked_at)
 SELECT %(pool)s::text, %(chain_id)s::bigint, %(error)s::text, clock_timestamp()
 WHERE state.leads(%(epoch)s::bigint)
-ON CONFLICT (rpc_pool, chain_id) DO UPDATE SET error = excluded.error, asked_at = excluded.asked_at;
+ON CONFLICT (rpc_pool, chain_id) DO UPDATE SET error = excluded.error, asked_at = excluded.asked_at,
+  doubted = false;
+
+-- name: doubt_heads
+-- Ask the pools of these tasks again, and lease nothing of them before they answer.
+UPDATE state.heads h SET doubted = true
+FROM state.tasks t JOIN state.streams s USING (stream_id) JOIN state.jobs j ON j.job_id = s.job_id
+WHERE t.task_id = ANY(%(tasks)b::uuid[]) AND h.rpc_pool = s.rpc_pool AND h.chain_id = j.chain_id
+  AND state.leads(%(epoch)s::bigint);
 
 -- name: lock_cursors
 -- Streams that may have something left to plan. Counting comes after the lock, in `plannable`.

@@ -26,7 +26,7 @@ FROM (
     AND stream_id = ANY(ARRAY(
       SELECT s.stream_id FROM state.streams s JOIN state.jobs j USING (job_id)
       LEFT JOIN state.heads h ON h.rpc_pool = s.rpc_pool AND h.chain_id = j.chain_id
-      WHERE s.enabled AND j.enabled AND h.error IS NULL AND state.leads(%(epoch)s::bigint)))
+      WHERE s.enabled AND j.enabled AND h.error IS NULL AND h.doubted IS NOT TRUE AND state.leads(%(epoch)s::bigint)))
   ORDER BY priority, run_at, seq LIMIT %(want)s::int) t
 JOIN state.streams s USING (stream_id)
 ORDER BY t.priority, t.run_at, t.seq;

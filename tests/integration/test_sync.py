@@ -1,6 +1,8 @@
 """From a node to published Parquet, with every part real but Ray."""
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from state.db import Database
 from tests import drive, truth
 from tests.conftest import Chain, Replay, S3Server
-from trace_ray.contracts import BlockRange, Level, Publication, S3Credentials
+from trace_ray.contracts import BlockRange, Level, Publication, Receipts, S3Credentials, Stream
 from trace_ray.extract.choice import make_engine
 from trace_ray.reports import JobState, JobStatus
 from trace_ray.storage import ObjectStore, open_store
@@ -119,7 +121,11 @@ def test_a_provider_that_fails_for_a_while_costs_time_and_no_row(
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
-    "fault", [{"fail": "empty", "methods": ["eth_getLogs", "eth_getBlockReceipts"]}, {"fail": "500"}]
+    "fault",
+    [
+        {"fail": "empty", "methods": ["eth_getLogs", "eth_getBlockReceipts"]},
+        {"fail": "500", "methods": ["eth_getBlockByNumber"]},
+    ],
 )
 def test_a_provider_that_fails_for_good_publishes_nothing_wrong_and_ends_dead(
     engine: str, fault: dict[str, object], line: Callable[..., drive.Line], replay: Replay
@@ -132,6 +138,42 @@ def test_a_provider_that_fails_for_good_publishes_nothing_wrong_and_ends_dead(
     assert all(stream.last_error for stream in status.streams)
     assert not sync.grant().datasets or not sync.grant("devnet_logs").datasets[0].files
     assert status.state is JobState.BLOCKED
+
+
+@pytest.mark.parametrize("fail", ["500", "drop"])
+def test_an_outage_longer_than_three_attempts_ends_no_range(
+    fail: str, line: Callable[..., drive.Line], replay: Replay, tmp_path: Path
+) -> None:
+    sync = line()
+    sync.apply(drive.job(end=64, chunk_size=16))
+    sync.tick()  # the head is known before the node breaks
+    replay.faults(fail=fail)
+    began = time.monotonic()
+    waiting = sync.run(until=lambda status: time.monotonic() - began > 4 and status.state is JobState.BLOCKED)
+    assert waiting.reason is not None
+    assert "standard" in waiting.reason
+    assert all(stream.ranges.dead == 0 for stream in waiting.streams)
+    replay.faults()
+    sync.run(until=complete)
+    assert sync.table("devnet_logs", tmp_path).to_pylist() == truth.rows(replay.url, 0, 64)["logs"]
+
+
+def test_two_streams_of_one_kind_are_published_each_for_itself(line: Callable[..., drive.Line], tmp_path: Path) -> None:
+    sync = line()
+    job = drive.job(end=20, datasets=("logs",))
+    twin = replace(job.streams[0], dataset_key="twin", dataset="devnet_twin")
+    sync.apply(replace(job, streams=(*job.streams, twin)))
+    sync.run(until=complete)
+    assert sync.table("devnet_twin", tmp_path) == sync.table("devnet_logs", tmp_path)
+
+
+def test_a_dataset_that_cannot_be_made_does_not_end_the_others(line: Callable[..., drive.Line]) -> None:
+    sync = line("native")
+    job = drive.job(end=20, datasets=("blocks", "logs"))
+    traces = Stream("traces", "traces", "standard", 20, 8, "devnet_traces")
+    sync.apply(replace(job, streams=(*job.streams, traces)))
+    status = sync.run(until=lambda status: sum(stream.ranges.succeeded for stream in status.streams) == 2)
+    assert {stream.dataset_key for stream in status.streams if stream.ranges.succeeded} == {"blocks", "logs"}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -206,8 +248,6 @@ def test_mainnet_blocks_with_blob_and_set_code_transactions_sync(
     node = serve_recording([mainnet_recording])
     store = open_store((tmp_path / "objects").as_uri(), data_dir=tmp_path)
     sync = drive.Line(database, make_engine(engine), store, tmp_path / "staging", node.url)
-    from trace_ray.contracts import Receipts
-
     sync.apply(
         drive.job(
             name="mainnet", chain_id=1, start=first, end=end, chunk_size=4, receipts=Receipts.NONE,
