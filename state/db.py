@@ -88,7 +88,7 @@ class Database:
 
         Raises:
             FencedError: the epoch that was presented is no longer the newest.
-            DatabaseUnavailable: the connection broke; whether a commit happened is then unknown.
+            DatabaseUnavailable: the connection broke (was it committed? unknown), or a time limit was hit.
         """
         with self._lock:
             if self._connection is None or self._connection.closed:
@@ -97,6 +97,8 @@ class Database:
             try:
                 with connection.transaction():
                     yield connection
+            except (pg.LockNotAvailable, pg.QueryCanceled, pg.DeadlockDetected) as error:
+                raise DatabaseUnavailable("Postgres is too busy and nothing was changed: try again") from error
             except (psycopg.OperationalError, pg.AdminShutdown, psycopg.InterfaceError) as error:
                 connection.close()
                 raise DatabaseUnavailable("Postgres went away in the middle of a transaction") from error

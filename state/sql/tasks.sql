@@ -60,14 +60,14 @@ LEFT JOIN LATERAL (
   WHERE v.dataset_uuid = c.dataset_uuid AND v.replaced_snapshot IS NULL AND v.range_start = c.range_end LIMIT 1) after ON true;
 
 -- name: heartbeat
--- The attempts that are still held. Leases that have used a third of their time are renewed, the others are fresh enough.
+-- The attempts that are still held. Leases that have used a tenth of their time are renewed, the others are fresh enough.
 WITH i AS (
   SELECT * FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[]) AS i(task_id, attempt, lease_token)),
 r AS (
   UPDATE state.tasks t SET lease_expires_at = clock_timestamp() + %(ttl)s::interval
   FROM i
   WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token AND t.state = 'running'
-    AND t.lease_expires_at < clock_timestamp() + %(ttl)s::interval * 2 / 3 AND state.leads(%(epoch)s::bigint))
+    AND t.lease_expires_at < clock_timestamp() + %(ttl)s::interval * 9 / 10 AND state.leads(%(epoch)s::bigint))
 SELECT t.task_id, t.attempt, t.lease_token
 FROM i JOIN state.tasks t ON t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
 WHERE t.state = 'running';

@@ -1,5 +1,6 @@
 """The promise of first light: one command, a real chain, exact rows; and kills in the middle of it."""
 
+import contextlib
 import json
 import signal
 import time
@@ -146,8 +147,12 @@ def assert_exact(stack: Cli, name: str, chain: Chain) -> None:
 def actor(stack: Cli, title: str) -> list[psutil.Process]:
     """Return this stack's actor processes whose title begins so; they are descendants of the Ray that it started."""
     own = json.loads((stack.data_dir / "ray.json").read_text())
-    children = psutil.Process(own["pid"]).children(recursive=True)
-    return [process for process in children if " ".join(process.cmdline()).startswith(title)]
+    found: list[psutil.Process] = []
+    for process in psutil.Process(own["pid"]).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # killed before, and gone or a zombie now
+            if " ".join(process.cmdline()).startswith(title):
+                found.append(process)
+    return found
 
 
 def worker_pids(stack: Cli) -> list[int]:

@@ -3,6 +3,8 @@
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 
 import pytest
 
@@ -37,9 +39,9 @@ def test_missing_files_are_applied_in_order_and_once(empty_url: str) -> None:
     assert values(empty_url) == [1, 2]
 
 
-def _race(url: str, start: object, answers: object) -> None:
-    start.wait()  # pyright: ignore[reportAttributeAccessIssue] - multiprocessing types depend on the start method
-    answers.put(migrate.migrate(url))  # pyright: ignore[reportAttributeAccessIssue]
+def _race(url: str, start: Barrier, answers: "Queue[list[str]]") -> None:
+    start.wait()
+    answers.put(migrate.migrate(url))
 
 
 def test_processes_that_race_apply_each_file_once(empty_url: str) -> None:

@@ -166,6 +166,17 @@ def test_an_expired_lease_is_adopted_unless_it_moved(ledger: Ledger) -> None:
     )
 
 
+def test_a_time_limit_is_told_apart_from_a_lost_server(ledger: Ledger, state_url: str) -> None:
+    database = Database(state_url, application_name="trace-test")
+    with ledger.conn.transaction():
+        tasks.fence(ledger.conn, ledger.epoch, 60)
+        with pytest.raises(DatabaseUnavailable, match="too busy"), database.transaction() as conn:
+            tasks.fence(conn, ledger.epoch, 60)
+    with database.transaction() as conn:
+        tasks.fence(conn, ledger.epoch, 60)
+    database.close()
+
+
 def test_a_broken_connection_is_opened_again(ledger: Ledger, state_url: str) -> None:
     database = Database(state_url, application_name="trace-test")
     with database.transaction() as conn:
