@@ -314,14 +314,20 @@ def print_answer(answer: "Answer", *, form: str, output: Path | None) -> None:
 def _print_rows(answer: "Answer") -> None:
     from query import results
 
-    table = _table(*(column.name for column in answer.columns))
+    table = _table(*(printable(column.name) for column in answer.columns))
     for row in zip(*results.columns(answer.table), strict=True):
-        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+        table.add_row(*(Text(printable(value)) for value in row))
     out.print(table)
     rows = answer.table.num_rows
     files = f"{answer.files_read} of {answer.files_total} files read"
     say(f"{rows:,} row{'' if rows == 1 else 's'} in {answer.seconds:.2f} s, {files}")
     _tell_truncated(answer)
+
+
+def printable(value: object) -> str:
+    """Return a cell's text; what could steer a terminal is replaced, for anybody can write text into a chain."""
+    text = "" if value is None else str(value)
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _tell_truncated(answer: "Answer") -> None:
