@@ -7,13 +7,19 @@ TEST_WORKERS ?= 2
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: demo test check bench chaos format docs lock clean
+.PHONY: demo test coverage check bench chaos format docs lock clean
 
 demo: .venv/run ## the whole system on this machine; EXIT=1 stops it at the end
 	@$(BIN)/trace-ray demo $(if $(EXIT),--exit)
 
-test: .venv/dev ## every test, on real parts
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+test: coverage ## every test, on real parts
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile tests/integration tests/acceptance
+
+coverage: .venv/dev ## unit tests; they must run every line and branch of the modules listed in pyproject.toml
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(TEST_WORKERS) tests/unit
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=100
 
 check: .venv/dev ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -39,7 +45,7 @@ lock: .venv/dev ## pin every dependency with hashes
 	  --no-emit-index-url --no-header --no-annotate --quiet -c requirements/run.txt -o requirements/dev.txt
 
 clean: ## removes what these targets made; data directories stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the virtual environment --------------------------------------------------------------------------------------

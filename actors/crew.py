@@ -256,6 +256,15 @@ class Crew:
             member.delivered.difference_update(committed)
             member.committed.difference_update(committed)
             self._take_adopted(member, held)
+            if self._hangs(member):
+                logger.warning("worker hangs", extra={"worker_id": worker_id})
+                self._bury(worker_id)
+                return
+
+    def _hangs(self, member: Member) -> bool:
+        """Say whether an attempt has outlived its lease for good: only the end of its process frees the slot."""
+        oldest = min([*member.sent_at.values(), *member.adopted.values()], default=None)
+        return oldest is not None and time.monotonic() - oldest > self._attempt_s + self._silence_s
 
     def _take_adopted(self, member: Member, held: Held) -> None:
         done = [outcome for outcome in held.finished if outcome.attempt in member.adopted]

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 CHAIN_ID_MAX_AGE_S = 300.0  # a provider that changes its chain is rare; the rows carry the chain id as well
 
 CORE = ("blocks", "transactions", "logs")
+HEAD_S = 5.0  # a head is one small answer; a provider that hangs must not hold up the others of its pool
 WITNESS_METHODS = {
     "transactions": ("eth_getBlockReceipts", "eth_getTransactionReceipt"),
     "logs": ("eth_getLogs",),
@@ -125,7 +126,7 @@ class Ingester:
             for provider in self._providers(request.rpc_pool):
                 try:
                     self._check_chain(provider, request.chain_id)
-                    head = JsonRpc(provider).head()
+                    head = JsonRpc(provider, timeout_s=HEAD_S).head()
                 except SourceUnavailable as error:
                     message = str(error)
                 else:
@@ -237,7 +238,7 @@ class Ingester:
         key = (provider.url, chain_id)
         if time.monotonic() - self._chain_seen.get(key, -CHAIN_ID_MAX_AGE_S) < CHAIN_ID_MAX_AGE_S:
             return
-        found = JsonRpc(provider).chain_id()
+        found = JsonRpc(provider, timeout_s=HEAD_S).chain_id()
         if found != chain_id:
             raise SourceUnavailable(
                 f"provider {provider.name} serves chain {found}, the job wants {chain_id}: "

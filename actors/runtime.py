@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn, Protocol, cast
 import ray
 from ray.exceptions import (
     ActorUnavailableError,
+    AuthenticationError,
     GetTimeoutError,
     NodeDiedError,
     OutOfMemoryError,
@@ -94,7 +95,7 @@ def connect(address: str, *, data_dir: Path) -> None:
                 logging_level=logging.ERROR,
                 configure_logging=False,
             )
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
+    except (ConnectionError, RuntimeError, TimeoutError, AuthenticationError) as error:
         raise StackUnavailable(
             "the Ray cluster gives no answer: run `trace-ray up`, or mend RAY_ADDRESS and its token"
         ) from error
@@ -211,7 +212,7 @@ def ask(call: Awaitable[Any], *, timeout_s: float) -> object:
     """
     try:
         return ray.get(cast(Any, call), timeout=timeout_s)
-    except (*ACTOR_DEATH, GetTimeoutError) as error:
+    except (*ACTOR_DEATH, GetTimeoutError, RayTaskError) as error:
         raise StackUnavailable("the Dispatcher gives no answer: run `trace-ray up`") from error
 
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.crew import Crew
 from actors.dispatcher import Dispatcher, Inbox, Orders
@@ -27,13 +27,17 @@ Record = Callable[[Orders], None]
 
 @dataclass(frozen=True, slots=True)
 class DispatcherStatus:
-    """What the Dispatcher says of itself: swapped as a whole after each tick. `last_error` is one sentence or None."""
+    """What the Dispatcher says of itself: swapped as a whole after each tick. `last_error` is one sentence or None.
+
+    `stopped`: its term was ended by order, and it will not lead again.
+    """
 
     epoch: int
     leading: bool
     ticks: int
     workers: tuple[Mapping[str, object], ...]
     last_error: str | None
+    stopped: bool = False
 
 
 class Term:
@@ -84,7 +88,11 @@ class Term:
             inbox = self._crew.collect()
         left = self._crew.dismiss()
         await self._commit(Inbox(outcomes=inbox.outcomes, dead=inbox.dead + left))
-        await asyncio.to_thread(self._core.resign)
+        try:
+            await asyncio.to_thread(self._core.resign)
+        except (DatabaseUnavailable, FencedError):
+            logger.info("resigned by silence")  # the term expires, or another Dispatcher leads already
+        self.status = DispatcherStatus(int(self._core.epoch), False, self._ticks, (), None, stopped=True)
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
@@ -115,7 +123,8 @@ class Term:
             await asyncio.sleep(DATABASE_RETRY_S)
             return
         except Exception as error:  # the loop must survive a bug in one step; the ledger was rolled back
-            self._crew.put_back(inbox)
+            self._crew.put_back(replace(inbox, heads=()))  # an answer that the ledger cannot take is asked for anew
+            self._asked.clear()
             self._tell(str(error) if isinstance(error, TraceError) else type(error).__name__)
             logger.exception("tick failed")
             await asyncio.sleep(DATABASE_RETRY_S)
@@ -147,6 +156,8 @@ class Term:
         except DatabaseUnavailable as error:
             self._tell(str(error))
             return bare
+        except FencedError:
+            logger.info("another Dispatcher leads")  # its ledger takes what the workers hold
         return Inbox()
 
     async def _pause(self) -> None:

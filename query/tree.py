@@ -163,7 +163,7 @@ TYPES: Final[Mapping[str, Shape]] = {
 def expression(walk: Walk, value: Json, scope: Scope) -> None:
     node = walk.fields(value)
     kind = node.get("class")
-    if kind in {"FUNCTION", "WINDOW"}:
+    if kind in ("FUNCTION", "WINDOW"):
         walk.called(node, walk.allowed.scalar, Reason.FUNCTION)
     elif kind == "COLUMN_REF":
         names = node.get("column_names")

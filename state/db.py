@@ -26,6 +26,7 @@ SESSION: Final = {
     "timezone": "UTC",
     "jit": "off",
 }
+SILENCE_MS: Final = 10_000  # a server behind a broken line is noticed by then, not when the kernel gives up
 PATIENT: Final = {  # for migrations and copies of databases, which wait for each other
     **SESSION,
     "statement_timeout": "600s",
@@ -50,6 +51,10 @@ def connect(url: str, *, application_name: str, settings: Mapping[str, str] = SE
             application_name=application_name,
             connect_timeout=CONNECT_S,
             options=options,
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+            tcp_user_timeout=SILENCE_MS,
         )
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable("Postgres does not answer: run `trace-ray up`, or mend the database URL") from error
@@ -102,6 +107,8 @@ class Database:
             except (psycopg.OperationalError, pg.AdminShutdown, psycopg.InterfaceError) as error:
                 connection.close()
                 raise DatabaseUnavailable("Postgres went away in the middle of a transaction") from error
+            except (pg.UndefinedTable, pg.InvalidSchemaName) as error:
+                raise DatabaseUnavailable("the database has no trace_ray schema yet: run `trace-ray up`") from error
             except psycopg.Error as error:
                 if error.sqlstate == FENCED:
                     raise FencedError("another Dispatcher leads with a newer epoch") from error

@@ -29,6 +29,7 @@ from trace_ray.errors import (
     TraceError,
 )
 from trace_ray.lite import anvil, devnet, ray_cluster
+from trace_ray.lite.alone import alone
 from trace_ray.lite.effective import effective, need_pools, share_pools
 from trace_ray.storage import open_store
 
@@ -250,25 +251,27 @@ def _settings() -> Settings:
 
 
 def _up(settings: Settings) -> None:
-    cluster = ray_cluster.find(settings)
-    if cluster is None:
-        say("Starting Ray (about 10 s)")
-        cluster = ray_cluster.start(settings)
-    from trace_ray.lite import stack
-
     for warning in settings.warnings:
         say(f"Note: {warning}")
-    running = stack.up(settings, cluster, say)
+    with alone(settings.data_dir):
+        cluster = ray_cluster.find(settings)
+        if cluster is None:
+            say("Starting Ray (about 10 s)")
+            cluster = ray_cluster.start(settings)
+        from trace_ray.lite import stack
+
+        running = stack.up(settings, cluster, say)
     console.print_stack(running, ray_cluster.token_file(settings.data_dir) if cluster.own else None)
 
 
 def _down() -> None:
     settings = _settings()
-    cluster = ray_cluster.find(settings)
-    from trace_ray.lite import stack
-
     stopped: list[str] = []
-    stack.down(settings, cluster, stopped.append)
+    with alone(settings.data_dir):
+        cluster = ray_cluster.find(settings)
+        from trace_ray.lite import stack
+
+        stack.down(settings, cluster, stopped.append)
     for part in stopped:
         say(part)
     say("The stack is down; `trace-ray up` goes on where it stopped" if stopped else "No stack is running")

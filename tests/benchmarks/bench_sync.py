@@ -50,7 +50,7 @@ STREAM = """\
 TIMES = b"""
 SELECT extract(epoch FROM max(t.finished_at) - j.created_at)::float8 AS seconds,
        extract(epoch FROM min(a.started_at) - j.created_at)::float8 AS first_lease_s,
-       extract(epoch FROM sum(a.ended_at - a.started_at))::float8 / 3 AS leased_s,
+       extract(epoch FROM sum(a.ended_at - a.started_at))::float8 / %s AS leased_s,
        max(a.attempt) AS attempts
 FROM state.jobs j JOIN state.tasks t USING (job_id) JOIN state.attempts a USING (task_id)
 WHERE j.name = %s
@@ -71,11 +71,11 @@ class CryoCall:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """One sync. `leased_s` is the sum over its ranges of the time under lease; `cpu` is by part of the stack."""
+    """One sync. `leased_share` of the workers' slots had a range; `cpu` is in seconds, by part of the stack."""
 
     seconds: float
     first_lease_s: float
-    leased_s: float
+    leased_share: float
     cpu: Cpu
 
 
@@ -98,6 +98,7 @@ class Latency:
 
     @property
     def ratio(self) -> float:
+        """How many times as fast as Cryo."""
         return self.cryo_s / self.trace_s
 
 
@@ -138,11 +139,12 @@ class Bench:
         until(lambda: self._is_complete(name), what=f"the end of {name}", timeout_s=ROUND_S)
         after = self.parts.cpu()
         with self.database.transaction() as conn:
-            (times,) = conn.execute(TIMES, (name,)).fetchall()
+            (times,) = conn.execute(TIMES, (len(KINDS), name)).fetchall()
         if times["attempts"] != 1:
             raise RuntimeError("a range was tried more than once: the machine is too busy for a benchmark")
         self.published += len(KINDS) * -(-blocks // chunk)
-        return Sync(times["seconds"], times["first_lease_s"], times["leased_s"], _spent(before, after))
+        share = times["leased_s"] / (times["seconds"] * WORKERS * config.WORKER_SLOTS)
+        return Sync(times["seconds"], times["first_lease_s"], share, _spent(before, after))
 
     def call_cryo(self, *, blocks: int) -> CryoCall:
         """Call Cryo once and check that it wrote every row."""
@@ -196,7 +198,8 @@ class Bench:
             print(f"{latency_ms} ms: cryo {calls[-1].seconds:.2f} s, trace_ray {syncs[-1].seconds:.2f} s", flush=True)
         publications = rounds * RANGES * len(KINDS)
         stages = {
-            stage: seconds / publications for stage, seconds in _spent(before, self.parts.stages(self.published)).items()
+            stage: seconds / publications
+            for stage, seconds in _spent(before, self.parts.stages(self.published)).items()
         }
         return Latency(latency_ms, tuple(calls), tuple(syncs), stages)
 

@@ -8,7 +8,7 @@ import json
 import re
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class Parts:
 
     def cpu(self) -> Cpu:
         """Return the CPU seconds that each part has used since its start."""
-        used: Counter[str] = Counter()
+        used: dict[str, float] = defaultdict(float)
         for process in self._stack():
             with suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
@@ -99,13 +99,12 @@ class Peaks:
     of_worker: dict[int, int] = field(default_factory=dict[int, int])
 
     def look(self, worker: psutil.Process) -> None:
-        with suppress(psutil.NoSuchProcess):
-            family = [worker, *worker.children(recursive=True)]
-            used = 0
-            for process in family:
-                with suppress(psutil.NoSuchProcess):
+        used, itself = worker.memory_info().rss, worker.cmdline()
+        for process in worker.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if process.cmdline() != itself:  # else it was forked this moment and shows its parent's memory
                     used += process.memory_info().rss
-            self.of_worker[worker.pid] = max(used, self.of_worker.get(worker.pid, 0))
+        self.of_worker[worker.pid] = max(used, self.of_worker.get(worker.pid, 0))
 
 
 @contextmanager

@@ -259,6 +259,15 @@ def test_other_errors_are_no_missing_method() -> None:
     assert not isinstance(error, MethodMissing)
 
 
+@pytest.mark.parametrize("result", ["0x10000000000000000", "-0x1"])
+def test_quantity_that_no_chain_can_have_is_an_error(result: str) -> None:
+    with (
+        ScriptedNode(lambda _: Reply({"id": 0, "result": result})) as node,
+        pytest.raises(SourceUnavailable, match="eth_blockNumber answered with an impossible number"),
+    ):
+        JsonRpc(Provider("pool", 0, node.url)).head()
+
+
 @pytest.mark.parametrize("result", [None, "x", {}, 5])
 def test_quantity_that_is_none_is_an_error(result: Any) -> None:
     with (

@@ -111,5 +111,6 @@ select typeof(block_hash), pg_typeof(block_number), version() from devnet_blocks
 select * from (select 1 as x) as t(y)
 select try(1 / 0), error is null from (select null as error)
 select user is not null, session_user is not null
+select count(*) from devnet_blocks where gas_used < 170141183460469231731687303715884105727
 (select 1) union all (select 2)
 values (1, 'a'), (2, 'b')

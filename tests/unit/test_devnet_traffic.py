@@ -133,6 +133,17 @@ def test_nonces_of_an_account_follow_one_another() -> None:
     assert all(found == list(range(len(found))) for found in nonces.values())
 
 
+def test_resumed_traffic_goes_on_from_the_nonces_of_the_chain() -> None:
+    traffic = Traffic(ACCOUNTS)
+    traffic.setup()
+    traffic.resume(dict.fromkeys(traffic.senders, 1_000))
+    block = traffic.block(random.Random(1), height=51, transactions=14)
+    nonces = {int(cast(str, one["nonce"]), 16) for one in block if not isinstance(one, str)}
+    blob = [int.from_bytes(raw_fields(one)[1], "big") for one in block if isinstance(one, str)]
+    assert min(nonces) == 1_000
+    assert blob == [1_000]
+
+
 def test_no_block_holds_more_blobs_than_the_target() -> None:
     blobs: Counter[int] = Counter()
     for height, block in enumerate(blocks_of(4, count=12, transactions=500)):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trace_ray import retry
 from trace_ray.contracts import AttemptKey, LeaseToken, TaskId
-from trace_ray.errors import PublicationTooLarge, SourceLied
+from trace_ray.errors import PublicationTooLarge, SourceLied, SourceUnavailable
 from trace_ray.retry import RetryPolicy
 
 KEY = AttemptKey(TaskId(uuid4()), 1, LeaseToken(uuid4()))
@@ -19,6 +19,11 @@ POLICY = RetryPolicy(base_s=1.0, cap_s=30.0, max_attempts=3, max_infra_failures=
 def test_the_delay_doubles_up_to_its_cap(failures: int, jitter: float) -> None:
     delay = retry.delay_s(failures, POLICY, jitter=jitter)
     assert delay == min(30.0, 2.0 ** min(failures - 1, 30)) * jitter
+
+
+def test_only_a_provider_that_cannot_be_reached_is_told_as_such() -> None:
+    errors = (SourceUnavailable("no answer"), SourceLied("short"), PublicationTooLarge("large"), ValueError("other"))
+    assert [retry.failure(KEY, error, provider=None).unreachable for error in errors] == [True, False, False, False]
 
 
 @pytest.mark.parametrize(("error", "retryable"), [(SourceLied("short"), True), (PublicationTooLarge("large"), False)])

@@ -42,7 +42,8 @@ def test_right_rows_are_proven_by_the_receipts_root() -> None:
         "receipt_fields", "receipts_root",
     )  # fmt: skip
     assert logs.checks == (
-        "block_count", "parent_hash", "log_index", "logs_bloom", "block_hash", "log_transaction", "receipts_root",
+        "block_count", "parent_hash", "log_index", "topics", "logs_bloom", "block_hash", "log_transaction",
+        "receipts_root",
     )  # fmt: skip
 
 
@@ -265,6 +266,24 @@ def test_wrong_rows_refuse_transactions_and_logs_together_and_spare_the_blocks(
     assert verdicts["transactions"] == verdicts["logs"]
     assert problem(verdicts["logs"]).check == check
     assert f"block {number} " in problem(verdicts["logs"]).message
+
+
+def test_a_log_behind_those_of_all_transactions_is_refused_though_the_root_and_the_bloom_agree() -> None:
+    made = build()
+    logs = made.rows["logs"]
+    logs.insert(5, {**logs[0], "log_index": 5, "data": b"forged"})  # of the first transaction, behind those of the last
+    verdicts = judge(made)
+    assert problem(verdicts["logs"]).check == "receipts_root"
+    assert "not in the order of its transactions" in problem(verdicts["logs"]).message
+    assert verdicts["transactions"] == verdicts["logs"]
+
+
+def test_a_hole_among_the_topics_is_refused() -> None:
+    made = build()
+    row = made.rows["logs"][2]
+    row["topic2"], row["topic3"] = None, row["topic2"]
+    number = row["block_number"]
+    assert judge(made)["logs"] == Problem("topics", f"block {number} has a log whose topics have a hole")
 
 
 def test_logs_that_the_header_does_not_announce_are_named() -> None:

@@ -25,6 +25,7 @@ from trace_ray.errors import DeadlineExceeded, MethodMissing, SourceUnavailable
 from trace_ray.extract.engine import Provider
 from trace_ray.extract.redact import redact
 
+MAX_QUANTITY: Final = 2**63  # no ledger can hold more, and no chain has it
 TIMEOUT_S: Final = 30.0  # a batch of full mainnet blocks takes a slow node 10 s
 CONNECT_S: Final = 5.0
 CONNECTIONS: Final = 32
@@ -302,9 +303,12 @@ class JsonRpc:
     def _quantity(self, method: str) -> int:
         result = self.call(method, [])
         try:
-            return int(cast(str, result), 16)
+            number = int(cast(str, result), 16)
         except (TypeError, ValueError):
             raise self._nonsense(f"{method} did not answer with a number") from None
+        if not 0 <= number < MAX_QUANTITY:
+            raise self._nonsense(f"{method} answered with an impossible number")
+        return number
 
     def _probe_block(self) -> tuple[str, bool]:
         """Return a young block with as few transactions as possible but some, and whether none was found."""

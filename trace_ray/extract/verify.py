@@ -7,6 +7,7 @@ Transactions and logs of a chain with Ethereum's receipts are proven together an
 know which of them lied. Each other dataset has its own verdict; a witness that is absent makes the proof weaker.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -223,6 +224,7 @@ def _logs(
         return offsets
     rows = witnesses.read_logs(table, offsets)
     checks: list[Check] = [
+        ("topics", partial(_topics, table, headers, offsets)),
         ("logs_bloom", partial(_logs_bloom, headers, rows)),
         ("block_hash", partial(_block_hash, table, headers, offsets)),
     ]
@@ -232,6 +234,14 @@ def _logs(
     if isinstance(passed, Problem):
         return passed
     return _Passed(rows, Level.LOGS_BLOOM, (*HEADER_CHECKS, "log_index", *passed))
+
+
+def _topics(table: pa.Table, headers: Headers, offsets: list[int]) -> str | None:
+    """Topics are read in order up to the first NULL; one behind a NULL would be published and proven as another."""
+    row = witnesses.topic_hole(table)
+    if row is None:
+        return None
+    return f"block {headers.blocks.start + bisect_right(offsets, row) - 1} has a log whose topics have a hole"
 
 
 def _empty_blocks(headers: Headers, rows: Transactions) -> str | None:
@@ -292,14 +302,17 @@ def _logs_bloom(headers: Headers, rows: Logs) -> str | None:
 
 def _receipts_root(headers: Headers, transactions: Transactions, logs: Logs) -> str | None:
     for at, root in enumerate(headers.receipts_roots):
-        if ordered_root(_receipts(at, transactions, logs)) != root:
-            number = headers.blocks.start + at
+        number = headers.blocks.start + at
+        receipts = _receipts(at, transactions, logs)
+        if receipts is None:
+            return f"block {number} has logs that are not in the order of its transactions"
+        if ordered_root(receipts) != root:
             return f"block {number} has transactions or logs that differ from the receipts its header commits to"
     return None
 
 
-def _receipts(at: int, transactions: Transactions, logs: Logs) -> list[bytes]:
-    """Encode the receipts of one block, each with the logs that name its transaction."""
+def _receipts(at: int, transactions: Transactions, logs: Logs) -> list[bytes] | None:
+    """Encode the receipts of one block, each with the logs that name its transaction; None when a log is left over."""
     first, last = transactions.offsets[at], transactions.offsets[at + 1]
     row, end = logs.offsets[at], logs.offsets[at + 1]
     encoded: list[bytes] = []
@@ -318,7 +331,7 @@ def _receipts(at: int, transactions: Transactions, logs: Logs) -> list[bytes]:
                 logs=[[logs.address[log], logs.topics[log], logs.data[log]] for log in range(own, row)],
             )
         )
-    return encoded
+    return encoded if row == end else None
 
 
 # --- the other datasets -------------------------------------------------------------------------------------------

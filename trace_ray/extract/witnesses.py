@@ -127,3 +127,12 @@ def offsets_of(table: pa.Table, blocks: BlockRange, *, position: str | None) -> 
         if positions[first:last] != list(range(last - first)):
             return f"block {blocks.start + at} does not count {position} from 0 without gap or repeat"
     return offsets
+
+
+def topic_hole(table: pa.Table) -> int | None:
+    """Return the first row in which a topic follows a NULL one."""
+    places = zip(*(raws(table, f"topic{n}") for n in range(4)), strict=True)
+    for row, topics in enumerate(places):
+        if None in topics and any(behind is not None for behind in topics[topics.index(None) :]):
+            return row
+    return None

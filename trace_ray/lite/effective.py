@@ -21,9 +21,10 @@ LAST_UP: Final = "last `up`"
 
 def effective(settings: Settings) -> Settings:
     """Fill in what the environment leaves open; `sources` says what came from where."""
+    named = settings.rpc_pools.keys()
     settings = _with_saved(settings, _saved(settings.data_dir))
     net = devnet.running(settings.data_dir)
-    if net is None or DEVNET_POOL in settings.rpc_pools:
+    if net is None or DEVNET_POOL in named:  # a devnet's port is new each time: what was saved of one is old
         return settings
     pools = {**settings.rpc_pools, DEVNET_POOL: RpcPool((net.url,))}
     return replace(settings, rpc_pools=pools, sources={**settings.sources, f"rpc_pools.{DEVNET_POOL}": "the devnet"})
@@ -65,7 +66,12 @@ def _with_saved(settings: Settings, saved: Settings | None) -> Settings:
     sources = {**settings.sources, **dict.fromkeys(kept, LAST_UP)}
     sources |= {f"rpc_pools.{name}": LAST_UP for name in saved.rpc_pools if name not in settings.rpc_pools}
     pools = {**saved.rpc_pools, **settings.rpc_pools}
-    urls: dict[str, str | None] = {}
-    if settings.embedded_postgres and saved.embedded_postgres:
-        urls = {"state_database_url": saved.state_database_url, "data_database_url": saved.data_database_url}
-    return replace(settings, rpc_pools=pools, sources=sources, **kept, **urls)
+    settings = replace(settings, rpc_pools=pools, sources=sources, **kept)
+    if not settings.embedded_postgres:
+        return settings
+    return replace(
+        settings,
+        embedded_postgres=saved.embedded_postgres,
+        state_database_url=saved.state_database_url,
+        data_database_url=saved.data_database_url,
+    )

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from trace_ray.errors import StackUnavailable
 
 START_S: Final = 90.0  # a cold start on a loaded laptop took 20 s
 STOP_S: Final = 15.0
+CLOCK_STEP_S: Final = 60.0  # start times are told by the wall clock, which may be set meanwhile
 DASHBOARD_PORT: Final = 8265  # where people expect it; another one when it is taken
 OBJECT_STORE_BYTES: Final = 200 * 1024**2  # Parquet never passes through Ray, only small values do
 ALONE: Final = "local"  # RAY_ADDRESS=local: never join a cluster that runs already, as in `ray.init`
@@ -98,14 +100,22 @@ def start(settings: Settings) -> Cluster:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    _wait_for_start(process, log)
+    try:
+        _wait_for_start(process, log)
+    except BaseException:  # also Ctrl-C: nobody would know of the cluster
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     own = OwnCluster(
         process.pid,
         psutil.Process(process.pid).create_time(),
         f"127.0.0.1:{port}",
         f"http://127.0.0.1:{dashboard_port}",
     )
-    _file(settings.data_dir).write_text(json.dumps(asdict(own)))
+    making = settings.data_dir / "ray.json.making"  # renamed when complete
+    making.write_text(json.dumps(asdict(own)))
+    making.rename(_file(settings.data_dir))
     config.enter_ray(variables)
     return Cluster(own.address, own.dashboard, own)
 
@@ -177,9 +187,6 @@ def _wait_for_start(process: "subprocess.Popen[bytes]", log: Path) -> None:
     give_up = time.monotonic() + START_S
     while b"Ray runtime started" not in log.read_bytes():
         if process.poll() is not None or time.monotonic() > give_up:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
             raise StackUnavailable(f"Ray did not start: read {log}, then run `trace-ray up` again")
         time.sleep(0.1)
 
@@ -188,8 +195,8 @@ def _read_own(data_dir: Path) -> OwnCluster | None:
     try:
         own = OwnCluster(**json.loads(_file(data_dir).read_text()))
         process = psutil.Process(own.pid)
-        same = process.create_time() == own.started
-    except (FileNotFoundError, psutil.NoSuchProcess):
+        same = abs(process.create_time() - own.started) < CLOCK_STEP_S and "ray" in " ".join(process.cmdline())
+    except (OSError, ValueError, TypeError, psutil.Error):  # no file, half a file, or no such process
         return None
     return own if same and _works(process) else None
 

@@ -4,10 +4,8 @@ A stack belongs to one data directory. Postgres and Ray may be somebody else's (
 they are joined and never stopped.
 """
 
-import fcntl
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
@@ -41,41 +39,40 @@ class StackStatus:
 
 
 def up(settings: Settings, cluster: Cluster, say: Say) -> StackStatus:
-    """Start what is missing and return when the Dispatcher leads.
+    """Start what is missing and return when the Dispatcher leads. The caller holds the lock of the data directory.
 
     Raises:
         StackUnavailable, DatabaseUnavailable, SchemaAhead, RefusedInput: each says what to do.
     """
-    with alone(settings.data_dir):
-        settings, postgres = start_postgres(settings, say)
-        config.save_stack(settings)
-        runtime.connect(cluster.address, data_dir=settings.data_dir)
-        ray_cluster.joined(settings, cluster)
-        handle = runtime.ensure_dispatcher(remote.Dispatcher, data_dir=settings.data_dir)
-        status = _wait_until_leading(handle)
-        runtime.disconnect()  # what follows needs only the ledger, and Ray would print its own news into our output
+    settings, postgres = start_postgres(settings, say)
+    config.save_stack(settings)
+    runtime.connect(cluster.address, data_dir=settings.data_dir)
+    ray_cluster.joined(settings, cluster)
+    status = _wait_until_leading(_fresh_dispatcher(settings.data_dir))
+    runtime.disconnect()  # what follows needs only the ledger, and Ray would print its own news into our output
     return StackStatus(postgres, cluster.address, cluster.dashboard, status)
 
 
 def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
     """Let running ranges finish, then stop the Dispatcher, the workers, and what `up` started. Loses nothing.
 
-    `say` hears of each part that stopped.
+    The caller holds the lock of the data directory; `say` hears of each part that stopped.
     """
-    with alone(settings.data_dir):
-        if cluster is not None:
+    if cluster is not None:
+        try:
             runtime.connect(cluster.address, data_dir=settings.data_dir)
             _stop_actors(settings.data_dir, say)
-            runtime.disconnect()
-        if ray_cluster.stop(settings.data_dir):
-            say("Ray stopped")
-        if settings.embedded_postgres:
-            server = LocalPostgres(settings.data_dir)
-            if server.running():
-                server.stop()
-                say("Postgres stopped")
-        if devnet.stop_detached(settings.data_dir):
-            say("The demo's devnet stopped; its chain is gone, what was published stays")
+        except StackUnavailable as error:
+            say(f"The actors could not be asked to stop: {error}")
+        runtime.disconnect()
+    if ray_cluster.stop(settings.data_dir):
+        say("Ray stopped")
+    server = LocalPostgres(settings.data_dir)
+    if server.running():
+        server.stop()
+        say("Postgres stopped")
+    if devnet.stop_detached(settings.data_dir):
+        say("The demo's devnet stopped; its chain is gone, what was published stays")
 
 
 def start_postgres(settings: Settings, say: Say) -> tuple[Settings, str]:
@@ -105,13 +102,16 @@ def dispatcher_status(settings: Settings, cluster: Cluster) -> DispatcherStatus 
     return None if handle is None else _status(handle)
 
 
-@contextmanager
-def alone(data_dir: Path) -> Generator[None]:
-    """Hold the lock of a data directory: two `up` at once do the work of one."""
-    data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with (data_dir / "stack.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _fresh_dispatcher(data_dir: Path) -> runtime.DispatcherHandle:
+    """Return the running Dispatcher, or a new one; one that was stopped by an interrupted `down` makes way."""
+    handle = runtime.ensure_dispatcher(remote.Dispatcher, data_dir=data_dir)
+    if not _status(handle, timeout_s=DISPATCHER_START_S).stopped:
+        return handle
+    runtime.kill(handle)
+    give_up = time.monotonic() + ANSWER_S
+    while runtime.dispatcher(runtime.namespace(data_dir)) is not None and time.monotonic() < give_up:
+        time.sleep(0.1)
+    return runtime.ensure_dispatcher(remote.Dispatcher, data_dir=data_dir)
 
 
 def _wait_until_leading(handle: runtime.DispatcherHandle) -> DispatcherStatus:

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from query import engine, failures
+from query import engine, failures, service
 from query.engine import Engine, EngineLimits
 from query.failures import Code, Failure, Help
+from query.refusals import QueryFailed, QueryMemory, QueryTimeout, WorkerCrashed, WorkerUnavailable
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,35 @@ def test_position_is_the_place_of_the_mistake(bound: Engine) -> None:
 )  # fmt: skip
 def test_error_class_gives_the_code(kind: str, code: Code) -> None:
     assert failures.classify(kind, {"exception_message": "Cannot open file /srv/secret"}).code is code
+
+
+@pytest.mark.parametrize("message", ["Could not write file /srv/t", "No space left on device", "failed to offload"])
+def test_full_spill_is_lack_of_memory_and_no_fault_of_the_store(message: str) -> None:
+    assert failures.classify("IOException", {"exception_message": message}) == Failure(Code.MEMORY)
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "name"),
+    [
+        (Code.SQL_ERROR, QueryFailed, "SQL_ERROR"),
+        (Code.RESULT_TOO_LARGE, QueryFailed, "RESULT_TOO_LARGE"),
+        (Code.MEMORY, QueryMemory, "QUERY_MEMORY"),
+        (Code.TIMEOUT, QueryTimeout, "QUERY_TIMEOUT"),
+        (Code.CRASH, WorkerCrashed, "WORKER_CRASH"),
+        (Code.CONFINEMENT, WorkerUnavailable, "WORKER_UNAVAILABLE"),
+    ],
+)
+def test_each_failure_of_a_child_becomes_an_error_with_its_code(code: Code, error: type[Exception], name: str) -> None:
+    raised = service._error(Failure(code), "select 1")
+    assert type(raised) is error
+    assert getattr(raised, "code", None) == name
+
+
+def test_a_failed_statement_tells_the_character_where_it_fails() -> None:
+    raised = service._error(Failure(Code.SQL_ERROR, Help.TABLE, ("x",), position=11), "select 'äö', x.y")
+    assert isinstance(raised, QueryFailed)
+    assert raised.position == 10
+    assert str(raised) == 'the statement fails at character 10: nothing in FROM is called "x": use its alias'
 
 
 def test_names_that_are_not_plain_never_reach_the_sentence() -> None:

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from query import dialect, engine, gate
-from query.refusals import SqlRejected
+from query.refusals import Reason, SqlRejected
 from tests.query_corpus.corpus import RELATIONS, Hostile, benign, hostile
-from tests.query_corpus.readers import first_reader_refuses, nodes, reason, second_reader_refuses
+from tests.query_corpus.readers import FUNCTIONS, first_reader_refuses, nodes, reason, second_reader_refuses
 
 PLACES = {
     "secret": "/srv/s.txt",
@@ -163,6 +163,56 @@ def test_an_unknown_class_anywhere_in_a_tree_refuses() -> None:
             changed = json.loads(pristine)
             list(nodes(changed))[index]["class"] = "UNHEARD_OF"
             assert refused_as(sql, json.dumps(changed))
+
+
+def test_a_value_of_another_kind_anywhere_in_a_tree_refuses() -> None:
+    """Whatever a later engine may write where we know a text, a number, a list or a node."""
+    tried = 0
+    for sql in BENIGN:
+        answer = json.loads(engine.parse_tree(sql))
+        places = [(node, key) for node in nodes(answer) for key in node]
+        for node, key in places:
+            known = node[key]
+            node[key] = {} if isinstance(known, list) else []
+            assert refused_as(sql, json.dumps(answer)), (sql, key)
+            node[key] = known
+            tried += 1
+    assert tried > 5_000
+
+
+def test_a_recursive_query_cannot_give_itself_the_name_of_a_file() -> None:
+    """The list of CTEs and the recursive node both hold the name; an engine that lets them differ opens nothing."""
+    sql = "with recursive a as (select 1 as n union all select n + 1 from a where n < 3) select 1"
+    answer = json.loads(engine.parse_tree(sql))
+    assert not refused_as(sql, json.dumps(answer))
+    for node in nodes(answer):
+        for key in ("cte_name", "table_name"):
+            if key in node:
+                node[key] = "/etc/passwd"
+    assert refused_as(sql, json.dumps(answer))
+
+
+def test_a_reader_that_runs_out_of_stack_refuses() -> None:
+    def bottomless(_: str) -> str:
+        raise RecursionError
+
+    with pytest.raises(SqlRejected) as caught:
+        gate.validate_sql("select 1", RELATIONS, parse_tree=bottomless)
+    assert caught.value.reason is Reason.TOO_COMPLEX
+
+
+@pytest.mark.parametrize(
+    ("sql", "wanted"),
+    [
+        ("select " + "(" * 30_000 + "1" + ")" * 30_000, Reason.TOO_COMPLEX),
+        ("select * from ?", Reason.RELATION),
+    ],
+    ids=["too deep", "neither a name nor a function"],
+)
+def test_the_second_reader_names_its_reason(sql: str, wanted: Reason) -> None:
+    with pytest.raises(SqlRejected) as caught:
+        dialect.check(sql, set(RELATIONS), FUNCTIONS)
+    assert caught.value.reason is wanted
 
 
 @pytest.mark.parametrize(

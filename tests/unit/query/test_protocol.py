@@ -39,6 +39,16 @@ def test_unknown_or_oversized_frame_breaks_the_conversation(ends: tuple[Channel,
         channel.receive(deadline=time.monotonic() + 1)
 
 
+def test_other_side_that_died_breaks_the_conversation(ends: tuple[Channel, socket.socket]) -> None:
+    channel, theirs = ends
+    channel.send(Kind.JUDGE, b"unread")
+    theirs.close()
+    with pytest.raises(ProtocolBroken):
+        channel.receive()
+    with pytest.raises(ProtocolBroken):
+        channel.send(Kind.JUDGE, b"too late")
+
+
 @pytest.mark.parametrize("sent", [b"", b"\x12", bytes([Kind.DONE]) + (9).to_bytes(4, "big") + b"half"])
 def test_end_in_the_middle_breaks_the_conversation(ends: tuple[Channel, socket.socket], sent: bytes) -> None:
     channel, theirs = ends
@@ -55,6 +65,21 @@ def test_deadline_holds_even_when_bytes_drip(ends: tuple[Channel, socket.socket]
     with pytest.raises(OutOfTime):
         channel.receive(deadline=started + 0.05)
     assert time.monotonic() - started < 1
+
+
+def test_deadline_holds_when_the_other_side_reads_nothing(ends: tuple[Channel, socket.socket]) -> None:
+    channel, _ = ends
+    started = time.monotonic()
+    with pytest.raises(OutOfTime):
+        channel.send(Kind.BIND, bytes(JSON_BYTES), deadline=started + 0.05)
+    assert time.monotonic() - started < 1
+
+
+def test_json_arrives_with_its_keys_and_types(ends: tuple[Channel, socket.socket]) -> None:
+    channel, theirs = ends
+    Channel(theirs).send_json(Kind.DONE, {"rows": 1, "truncated": False}, deadline=time.monotonic() + 1)
+    kind, payload = channel.receive(deadline=time.monotonic() + 1)
+    assert (kind, fields(payload, {"rows": int, "truncated": bool})) == (Kind.DONE, {"rows": 1, "truncated": False})
 
 
 @pytest.mark.parametrize(

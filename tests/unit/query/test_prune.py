@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from query import engine, gate, prune
 from query.engine import Engine, EngineLimits
 from query.verdict import EVERYTHING
+from tests.query_corpus.readers import nodes
 from trace_ray.contracts import BlockRange, GrantedFile
 
 BLOCKS = 60
@@ -67,6 +68,29 @@ def ranges(sql: str) -> list[str] | str:
 )
 def test_predicate_narrows_only_when_it_is_certain(predicate: str, wanted: list[str] | str) -> None:
     assert ranges(f"select * from devnet_blocks where {predicate}") == wanted
+
+
+@pytest.mark.parametrize(
+    ("predicate", "part"),
+    [
+        ("block_number = 5", "left"),
+        ("block_number = 5", "right"),
+        ("block_number between 5 and 9", "input"),
+        ("block_number in (5)", "children"),
+        ("block_number::bigint = 5", "child"),
+        ("block_number = 5", "column_names"),
+        ("block_number = 5", "value"),
+    ],
+)
+def test_predicate_that_lacks_a_part_narrows_nothing(predicate: str, part: str) -> None:
+    """The gate's walk knows each field of a node, but demands none."""
+    answer = json.loads(engine.parse_tree(f"select * from devnet_blocks where {predicate}"))
+    statement = answer["statements"][0]["node"]
+    relations = {"devnet_blocks": "devnet_blocks"}
+    assert prune.block_ranges(statement, relations)["devnet_blocks"] != EVERYTHING
+    for node in [node for node in nodes(statement["where_clause"]) if part in node]:
+        del node[part]
+    assert prune.block_ranges(statement, relations)["devnet_blocks"] == EVERYTHING
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def answer(sql: str, *, truncated: bool = False) -> Answer:
         ("map {'k': 1::hugeint}", [{"key": "k", "value": "1"}]),
         ("union_value(a := 1)", 1),
         ("'{\"a\": 1}'::json", '{"a": 1}'),
+        *((f"null::{kind}", None) for kind in ("decimal(5, 2)", "double", "date", "timestamp", "time", "interval")),
         ("uuid '00000000-0000-4000-8000-000000000002'", "00000000-0000-4000-8000-000000000002"),
     ],
 )

@@ -1,6 +1,7 @@
 """Who may finish an attempt, and what may be published. No database."""
 
 from dataclasses import replace
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,6 +19,7 @@ from trace_ray.contracts import (
     Receipts,
     Task,
     TaskId,
+    VersionId,
     dataset_uuid,
     job_id,
     task_id,
@@ -78,6 +80,28 @@ def test_only_the_current_attempt_with_its_token_may_finish(known: Known | None,
 
 def test_an_offer_that_fits_is_accepted() -> None:
     assert Batch().unfit(*offer(100, 200)) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset_uuid": dataset_uuid(DEFAULT_ORG, CHAIN, "logs")},
+        {"chain_id": CHAIN + 1},
+        {"dataset_key": "logs"},
+        {"config_hash": "other"},
+        {"blocks": BlockRange(100, 201)},
+        {"generation": 1},
+        {"dataset_version": VersionId(UUID(int=1))},
+        {"rows": 999},
+        {"files": ()},
+        {"files": (replace(offer(100, 200)[0].files[0], min_block=99),)},
+        {"files": (replace(offer(100, 200)[0].files[0], max_block=200),)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_an_offer_that_is_not_of_its_task_is_a_mismatch(change: dict[str, Any]) -> None:
+    publication, place = offer(100, 200)
+    assert Batch().unfit(replace(publication, **change), place) is Reason.MISMATCH
 
 
 @pytest.mark.parametrize(
