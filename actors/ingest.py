@@ -53,14 +53,15 @@ LOG_DATASETS = frozenset({"logs", "erc20_transfers", "erc721_transfers"})
 def with_witnesses(wanted: frozenset[str], receipts: Receipts) -> tuple[str, ...]:
     """Return the datasets to extract so that `wanted` can be proven as strongly as the chain allows.
 
-    Headers are always needed; the receipts root needs transactions and logs together.
+    Headers are always needed; the receipts root needs transactions and logs together; transfers are held against the
+    logs in every case, for a bloom alone does not tell how many there are.
     """
     needed = set(wanted) | {"blocks"}
+    if wanted & (LOG_DATASETS - {"logs"}):
+        needed.add("logs")
     if receipts is Receipts.ETHEREUM and wanted & {"transactions", *LOG_DATASETS}:
         needed |= {"transactions", "logs"}
-    elif wanted & (LOG_DATASETS - {"logs"}) and receipts is not Receipts.NONE:
-        needed.add("logs")
-    elif wanted - set(CORE) - LOG_DATASETS:
+    if wanted - set(CORE) - LOG_DATASETS:
         needed.add("transactions")
     return tuple(name for name in CORE if name in needed) + tuple(sorted(needed - set(CORE)))
 
