@@ -31,7 +31,7 @@ MAX_INFRA_FAILURES: Final = 20  # lost workers do not use up a range's attempts,
 RETRIES: Final = RetryPolicy(30.0, 600.0, MAX_ATTEMPTS, MAX_INFRA_FAILURES)
 LOCAL_RETRIES: Final = RetryPolicy(1.0, 30.0, MAX_ATTEMPTS, MAX_INFRA_FAILURES)  # a person waits at the laptop
 RANGE_TIMEOUT_S: Final = 600.0  # a range of 500 full mainnet blocks on a slow provider takes about 5 minutes
-WORKER_SLOTS: Final = 2  # one extracts while the other verifies and uploads
+WORKER_SLOTS: Final = 3  # far providers are waited for, and one verifies while others extract
 MAX_DEFAULT_WORKERS: Final = 8  # more is a decision about the provider's limits: TRACE_WORKERS
 STAGING_KEPT_S: Final = 24 * 3600.0  # staging directories and uncommitted objects older than this are swept
 

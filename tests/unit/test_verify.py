@@ -34,12 +34,12 @@ def test_right_rows_are_proven_by_the_receipts_root() -> None:
     made = build()
     verdicts = judge(made)
     assert proof(verdicts["blocks"]).level is Level.HEADER_CHAIN
-    assert proof(verdicts["blocks"]).checks == ("block_count", "parent_hash")
+    assert proof(verdicts["blocks"]).checks == ("block_count", "parent_hash", "gas_used")
     transactions, logs = proof(verdicts["transactions"]), proof(verdicts["logs"])
     assert transactions.level is logs.level is Level.RECEIPTS_ROOT
     assert transactions.checks == (
         "block_count", "parent_hash", "transaction_index", "empty_blocks", "block_hash", "transaction_hash",
-        "receipt_fields", "receipts_root",
+        "receipt_fields", "receipts_root", "gas_used",
     )  # fmt: skip
     assert logs.checks == (
         "block_count", "parent_hash", "log_index", "topics", "logs_bloom", "block_hash", "log_transaction",
@@ -70,6 +70,24 @@ def test_logs_without_transactions_are_proven_by_their_bloom(receipts: Receipts)
     verdict = proof(judge(build().tables("blocks", "logs"), ["logs"], receipts=receipts)["logs"])
     assert verdict.level is Level.LOGS_BLOOM
     assert verdict.checks[-2:] == ("logs_bloom", "block_hash")
+
+
+def test_blocks_alone_are_not_held_against_their_gas() -> None:
+    assert proof(judge(build().tables("blocks"), ["blocks"])["blocks"]).checks == ("block_count", "parent_hash")
+
+
+@pytest.mark.parametrize("receipts", [Receipts.NONSTANDARD, Receipts.NONE])
+def test_gas_of_other_receipts_is_not_summed(receipts: Receipts) -> None:
+    made = build()
+    made.rows["blocks"][2]["gas_used"] += 1  # such chains charge gas that is in no receipt
+    assert "gas_used" not in proof(judge(made, receipts=receipts)["blocks"]).checks
+
+
+def test_header_whose_gas_contradicts_its_receipts_root_proves_nothing() -> None:
+    made = build()
+    made.rows["blocks"][2]["gas_used"] += 1
+    expected = Problem("gas_used", "block 1202 used 70001 gas, its transactions 70000")
+    assert judge(made) == dict.fromkeys(("blocks", "transactions", "logs"), expected)
 
 
 def test_transactions_without_logs_are_held_against_the_block_s_gas() -> None:

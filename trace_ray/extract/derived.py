@@ -1,12 +1,14 @@
 """Acceptance checks of datasets that headers do not commit to: token transfers and traces. Pure.
 
 Transfers are compared with the logs that they come from. Traces have no root in any header: they are held against the
-transactions of their blocks.
+transactions of their blocks and must form whole trees. What is made from traces is held against them.
 """
 
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise, zip_longest
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import pyarrow as pa
 from eth_hash.auto import keccak
@@ -22,6 +24,10 @@ VALUE_COLUMN: Final = {"erc20_transfers": "value_binary", "erc721_transfers": "t
 POSITION: Final = {"native_transfers": "transfer_index", "contracts": "create_index"}
 COVERING: Final = frozenset({"traces", "native_transfers", "geth_calls"})  # at least one row per transaction
 ROOTED: Final = frozenset({"traces", "geth_calls"})  # that row has the empty trace address
+FROM_TRACES: Final = frozenset({"native_transfers", "contracts"})
+SELECTOR_BYTES: Final = 4
+PLAIN_TYPES: Final = frozenset(range(5))  # system transactions of other chains are no calls: their tracers are silent
+PRECOMPILED: Final = bytes(18)  # addresses that begin so; tracers may leave out calls of them
 
 Transfer = tuple[int, int, int, bytes, bytes, bytes, bytes, bytes]
 Check = tuple[str, partial[str | None]]
@@ -35,17 +41,28 @@ def transfer_checks(name: str, table: pa.Table, headers: Headers, logs: Logs | N
 
 
 def trace_checks(
-    name: str, table: pa.Table, headers: Headers, offsets: list[int], transactions: Transactions | None
+    name: str,
+    tables: Mapping[str, pa.Table],
+    headers: Headers,
+    offsets: list[int],
+    transactions: Transactions | None,
 ) -> list[Check]:
-    """Return the checks of datasets that come from traces, in order."""
+    """Return the checks of datasets that come from traces, in order. `traces` may be at hand as a witness."""
+    table = tables[name]
     checks: list[Check] = []
     if transactions is not None:
         checks.append(("transaction_hash", partial(_foreign, table, headers, offsets, transactions)))
-    if name not in COVERING:
-        return checks
-    if transactions is None:
-        return [*checks, ("empty_blocks", partial(_silent, headers, offsets))]
-    return [*checks, ("root_trace", partial(_uncovered, name, table, headers, offsets, transactions))]
+    if name in COVERING and transactions is None:
+        checks.append(("empty_blocks", partial(_silent, headers, offsets)))
+    elif name in COVERING and transactions is not None:
+        checks.append(("root_trace", partial(_uncovered, name, table, headers, offsets, transactions)))
+    if name in ROOTED:
+        checks.append(("trace_tree", partial(_torn, table, headers, offsets)))
+    if name in FROM_TRACES and "traces" in tables:
+        checks.append(("same_traces", partial(_unlike_traces, name, table, tables["traces"])))
+    if name == "four_byte_counts" and transactions is not None:
+        checks.append(("call_data", partial(_uncounted, table, tables["transactions"])))
+    return checks
 
 
 # --- transfers ----------------------------------------------------------------------------------------------------
@@ -121,4 +138,61 @@ def _silent(headers: Headers, offsets: list[int]) -> str | None:
     for at, (first, last) in enumerate(pairwise(offsets)):
         if first == last and headers.transactions_roots[at] != EMPTY_ROOT:
             return f"block {headers.blocks.start + at} has transactions and no rows"
+    return None
+
+
+def _torn(table: pa.Table, headers: Headers, offsets: list[int]) -> str | None:
+    """Name a block with a trace that is there twice, lacks its parent, or lacks one of its children."""
+    hashes = cast(list[bytes | None], table.column("transaction_hash").to_pylist())
+    addresses = cast(list[str], table.column("trace_address").to_pylist())
+    announced = ints(table, "subtraces") if "subtraces" in table.schema.names else None
+    for at, (first, last) in enumerate(pairwise(offsets)):
+        number = headers.blocks.start + at
+        rows = [row for row in range(first, last) if hashes[row] is not None]  # a reward is no call
+        frames = {(hashes[row], addresses[row]) for row in rows}
+        if len(frames) != len(rows):
+            return f"block {number} has a trace twice"
+        steps: dict[tuple[bytes | None, str], set[str]] = defaultdict(set)
+        for transaction, address in frames:
+            if address:
+                parent, _, step = address.rpartition("_")
+                steps[transaction, parent].add(step)
+        if not steps.keys() <= frames:
+            return f"block {number} has a trace without its parent"
+        for row in rows:
+            own = steps.get((hashes[row], addresses[row]), set())
+            count = len(own) if announced is None else announced[row]
+            if len(own) != count or own != set(map(str, range(count))):
+                return f"block {number} has a trace that lacks some of its inner traces"
+    return None
+
+
+def _unlike_traces(name: str, table: pa.Table, traces: pa.Table) -> str | None:
+    """Name a block whose rows are not those that its traces give; Cryo makes both from one answer."""
+    if name == "contracts":
+        found = _counted(table, "contract_address", "init_code", "code")
+        expected = _counted(traces, "result_address", "action_init", "result_code", "action_type")
+        expected = Counter({key[:-1]: n for key, n in expected.items() if key[-1] == "create" and key[2] is not None})
+    else:  # one row for each trace of any kind
+        found, expected = _counted(table), _counted(traces)
+    strays = (found - expected) + (expected - found)
+    return f"block {min(key[0] for key in strays)} has {name} that differ from its traces" if strays else None
+
+
+def _counted(table: pa.Table, *columns: str) -> Counter[tuple[Any, ...]]:
+    names = ("block_number", "transaction_hash", *columns)
+    return Counter(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+
+
+def _uncounted(table: pa.Table, transactions: pa.Table) -> str | None:
+    """Name a block with a transaction whose own call data is not counted, or with a count that is there twice."""
+    found = _counted(table, "signature", "size")
+    for (number, *_), times in found.items():
+        if times > 1:
+            return f"block {number} counts a signature of one transaction twice"
+    for number, own, kind, to, data in _counted(transactions, "transaction_type", "to_address", "input"):
+        if kind not in PLAIN_TYPES or to is None or to.startswith(PRECOMPILED) or len(data) < SELECTOR_BYTES:
+            continue
+        if (number, own, data[:SELECTOR_BYTES], len(data) - SELECTOR_BYTES) not in found:
+            return f"block {number} has a transaction whose call data is not counted"
     return None

@@ -194,7 +194,7 @@ class _Reader:
     def _add(self, rows: dict[str, list[answers.Row]], number: int, fetched: _Fetched) -> frozenset[str]:
         """Add the rows of one block, and return the checks that it passed."""
         block, chain_id = fetched.block, self._request.chain_id
-        proofs = prove(block, number, is_strict=self._request.receipts is not Receipts.NONSTANDARD)
+        proofs = prove(block, number, is_strict=self._request.receipts is Receipts.ETHEREUM)
         logs = fetched.logs or []
         receipts: Sequence[Json | None] = [None] * len(block["transactions"])
         if fetched.receipts is not None:

@@ -86,18 +86,21 @@ def verify(
     headers = _headers(tables.get("blocks"), blocks)
     if isinstance(headers, Problem):
         return dict.fromkeys(datasets, headers)
-    transactions, logs = _core(headers, tables, receipts)
-    core: Mapping[str, _Finding[Headers] | _Finding[Transactions] | _Finding[Logs] | None] = {
-        "blocks": _Passed(headers, Level.HEADER_CHAIN, HEADER_CHECKS),
-        "transactions": transactions,
-        "logs": logs,
+    core = _core(headers, tables, receipts)
+    findings: Mapping[str, _Finding[Headers] | _Finding[Transactions] | _Finding[Logs] | _Finding[None] | None] = {
+        "blocks": core.blocks,
+        "transactions": core.transactions,
+        "logs": core.logs,
+        "traces": _derived("traces", tables, headers, core) if "traces" in tables else None,
     }
     verdicts: dict[str, Proof | Problem] = {}
     for name in datasets:
         if name not in tables:
             verdicts[name] = Problem("rows", f"the engine brought no table of {name}")
             continue
-        finding = core.get(name) or _derived(name, tables[name], headers, transactions, logs)
+        finding = findings.get(name) or _derived(name, tables, headers, core)
+        if name in derived.FROM_TRACES and isinstance(traces := findings["traces"], Problem):
+            finding = traces
         verdicts[name] = _verdict(finding, headers, neighbours.get(name, Neighbours()), tuple(proofs))
     return verdicts
 
@@ -168,24 +171,36 @@ def _block_hash(table: pa.Table, headers: Headers, offsets: list[int]) -> str | 
 # --- transactions and logs ----------------------------------------------------------------------------------------
 
 
-def _core(
-    headers: Headers, tables: Mapping[str, pa.Table], receipts: Receipts
-) -> tuple[_Finding[Transactions] | None, _Finding[Logs] | None]:
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """None where the engine brought no table."""
+
+    blocks: _Finding[Headers]
+    transactions: _Finding[Transactions] | None
+    logs: _Finding[Logs] | None
+
+
+def _core(headers: Headers, tables: Mapping[str, pa.Table], receipts: Receipts) -> _Core:
+    blocks = _Passed(headers, Level.HEADER_CHAIN, HEADER_CHECKS)
     transactions = _transactions(headers, tables, receipts)
     logs = _logs(headers, tables, transactions)
-    if transactions is None or logs is None or receipts is not Receipts.ETHEREUM:
-        return transactions, logs
-    if isinstance(transactions, Problem):
-        return transactions, transactions
-    if isinstance(logs, Problem):
-        return logs, logs
-    proven = _run([("receipts_root", partial(_receipts_root, headers, transactions.rows, logs.rows))])
-    if isinstance(proven, Problem):
-        return proven, proven
-    return (
-        replace(transactions, level=Level.RECEIPTS_ROOT, checks=transactions.checks + proven),
-        replace(logs, level=Level.RECEIPTS_ROOT, checks=logs.checks + proven),
-    )
+    if transactions is None or receipts is not Receipts.ETHEREUM:
+        return _Core(blocks, transactions, logs)
+    if isinstance(transactions, Problem) or isinstance(logs, Problem):
+        problem = transactions if isinstance(transactions, Problem) else cast(Problem, logs)
+        return _Core(blocks, problem, None if logs is None else problem)
+    proven: tuple[str, ...] | Problem = ()
+    if logs is not None:
+        proven = _run([("receipts_root", partial(_receipts_root, headers, transactions.rows, logs.rows))])
+        if isinstance(proven, Problem):
+            return _Core(blocks, proven, proven)
+        transactions = replace(transactions, level=Level.RECEIPTS_ROOT)
+        logs = replace(logs, level=Level.RECEIPTS_ROOT, checks=logs.checks + proven)
+    used = _run([("gas_used", partial(_gas_used, headers, transactions.rows))])
+    if isinstance(used, Problem):  # behind the receipts root it is the header that contradicts itself
+        return _Core(blocks, used, None) if logs is None else _Core(used, used, used)
+    transactions = replace(transactions, checks=(*transactions.checks, *proven, *used))
+    return _Core(replace(blocks, checks=(*blocks.checks, *used)), transactions, logs)
 
 
 def _transactions(
@@ -205,8 +220,6 @@ def _transactions(
     ]
     if receipts is not Receipts.NONE:
         checks.append(("receipt_fields", partial(_receipt_fields, headers, rows)))
-    if receipts is Receipts.ETHEREUM and "logs" not in tables:  # with logs the receipts root says more
-        checks.append(("gas_used", partial(_gas_used, headers, rows)))
     passed = _run(checks)
     if isinstance(passed, Problem):
         return passed
@@ -337,14 +350,9 @@ def _receipts(at: int, transactions: Transactions, logs: Logs) -> list[bytes] | 
 # --- the other datasets -------------------------------------------------------------------------------------------
 
 
-def _derived(
-    name: str,
-    table: pa.Table,
-    headers: Headers,
-    transactions: _Finding[Transactions] | None,
-    logs: _Finding[Logs] | None,
-) -> _Finding[None]:
+def _derived(name: str, tables: Mapping[str, pa.Table], headers: Headers, core: _Core) -> _Finding[None]:
     """Judge a dataset that stands on logs or transactions; it is refused with them."""
+    transactions, logs, table = core.transactions, core.logs, tables[name]
     ground = logs if name in derived.TRANSFER_FORM else transactions
     if isinstance(ground, Problem):
         return ground
@@ -362,7 +370,7 @@ def _derived(
         level = logs.level if isinstance(logs, _Passed) else level
     else:
         rows = transactions.rows if isinstance(transactions, _Passed) else None
-        checks += derived.trace_checks(name, table, headers, offsets, rows)
+        checks += derived.trace_checks(name, tables, headers, offsets, rows)
     passed = _run(checks)
     if isinstance(passed, Problem):
         return passed
