@@ -28,10 +28,10 @@ from trace_ray.contracts import (
     LeaseGroup,
     Outcome,
     Publication,
-    Receipts,
 )
 from trace_ray.errors import DeadlineExceeded, FatalError, SourceLied, SourceUnavailable, TraceError
 from trace_ray.extract.engine import Engine, Extraction, Provider, Request
+from trace_ray.extract.needs import with_witnesses
 from trace_ray.extract.rewrite import write
 from trace_ray.extract.rpc import JsonRpc
 from trace_ray.extract.verify import Neighbours, Problem, Proof, verify
@@ -41,29 +41,11 @@ logger = logging.getLogger(__name__)
 
 CHAIN_ID_MAX_AGE_S = 300.0  # a provider that changes its chain is rare; the rows carry the chain id as well
 
-CORE = ("blocks", "transactions", "logs")
 HEAD_S = 5.0  # a head is one small answer; a provider that hangs must not hold up the others of its pool
 WITNESS_METHODS = {
     "transactions": ("eth_getBlockReceipts", "eth_getTransactionReceipt"),
     "logs": ("eth_getLogs",),
 }
-LOG_DATASETS = frozenset({"logs", "erc20_transfers", "erc721_transfers"})
-
-
-def with_witnesses(wanted: frozenset[str], receipts: Receipts) -> tuple[str, ...]:
-    """Return the datasets to extract so that `wanted` can be proven as strongly as the chain allows.
-
-    Headers are always needed; the receipts root needs transactions and logs together; transfers are held against the
-    logs in every case, for a bloom alone does not tell how many there are.
-    """
-    needed = set(wanted) | {"blocks"}
-    if wanted & (LOG_DATASETS - {"logs"}):
-        needed.add("logs")
-    if receipts is Receipts.ETHEREUM and wanted & {"transactions", *LOG_DATASETS}:
-        needed |= {"transactions", "logs"}
-    if wanted - set(CORE) - LOG_DATASETS:
-        needed.add("transactions")
-    return tuple(name for name in CORE if name in needed) + tuple(sorted(needed - set(CORE)))
 
 
 @dataclass(frozen=True, slots=True)

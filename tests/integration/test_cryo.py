@@ -19,7 +19,7 @@ from eth_hash.auto import keccak
 from tests import truth
 from tests.conftest import Chain, Replay, wait_until
 from trace_ray.contracts import BlockRange, Receipts
-from trace_ray.errors import DeadlineExceeded, EngineCrashed, SourceUnavailable
+from trace_ray.errors import DeadlineExceeded, EngineCrashed, SourceLied, SourceUnavailable
 from trace_ray.extract import cryo_process
 from trace_ray.extract.cryo import CryoEngine
 from trace_ray.extract.engine import Extraction, Provider, Request
@@ -100,6 +100,21 @@ def test_without_receipts_their_columns_are_null_and_none_is_asked_for(replay: R
     assert {name: table.to_pylist() for name, table in tables.items()} == expected
 
 
+def test_other_receipts_bring_the_same_rows_and_nothing_else_behind(replay: Replay, tmp_path: Path) -> None:
+    tables = extract(replay.url, tmp_path, receipts=Receipts.NONSTANDARD).tables
+    assert replay.stats()["eth_getBlockByNumber"] == 2 * 64
+    assert {name: table.to_pylist() for name, table in tables.items()} == truth.rows(replay.url, 0, 64)
+
+
+@pytest.mark.parametrize("fault", ["short", "empty"])
+def test_transactions_without_a_receipt_are_missed_though_no_root_can_tell(
+    fault: str, replay: Replay, tmp_path: Path
+) -> None:
+    replay.faults(fail=fault, methods=["eth_getBlockReceipts"], blocks=[30])
+    with pytest.raises(SourceLied, match="receipts: block 30 of standard/0 has other transactions than receipts"):
+        extract(replay.url, tmp_path, receipts=Receipts.NONSTANDARD)
+
+
 def test_the_share_of_the_pools_rate_is_kept(replay: Replay, tmp_path: Path) -> None:
     started = time.monotonic()
     extract(replay.url, tmp_path, blocks=BlockRange(0, 32), rate=80.5)  # 97 requests
@@ -124,6 +139,19 @@ def test_an_opt_in_dataset_has_rows_of_the_stable_schema(name: str, opted: dict[
     assert table.schema.equals(SCHEMAS[name].columns)
     (file,) = write(table, name, tmp_path, blocks=BlockRange(1, 64))
     assert file.rows == table.num_rows
+
+
+@pytest.mark.parametrize("receipts", [Receipts.ETHEREUM, Receipts.NONE])
+@pytest.mark.parametrize(
+    "pair", [("contracts", "traces"), ("native_transfers", "traces"), ("contracts", "native_transfers")]
+)
+def test_two_datasets_of_one_trace_answer_come_together(
+    pair: tuple[str, ...], receipts: Receipts, anvil_chain: Chain, opted: dict[str, pa.Table], tmp_path: Path
+) -> None:
+    datasets = ("blocks", "transactions", *pair)
+    tables = extract(anvil_chain.url, tmp_path, datasets, BlockRange(1, 64), receipts=receipts).tables
+    assert tuple(tables) == datasets
+    assert all(tables[name].equals(opted[name]) for name in pair)
 
 
 def test_token_transfers_are_the_transfer_logs(opted: dict[str, pa.Table]) -> None:

@@ -11,6 +11,7 @@ from trace_ray.contracts import BlockRange, Level, Receipts
 from trace_ray.extract.cryo import CryoEngine
 from trace_ray.extract.engine import Engine, Extraction, Provider, Request
 from trace_ray.extract.native import NativeEngine
+from trace_ray.extract.needs import with_witnesses
 from trace_ray.extract.verify import Proof, verify
 
 MAINNET = BlockRange(22_431_080, 22_431_091)
@@ -62,13 +63,22 @@ DERIVED = (
     "erc20_transfers", "erc721_transfers", "traces", "native_transfers", "contracts", "geth_calls", "four_byte_counts",
 )  # fmt: skip
 
+LAST_CHECK = {
+    "traces": "trace_tree",
+    "native_transfers": "same_traces",
+    "contracts": "same_traces",
+    "geth_calls": "trace_tree",
+    "four_byte_counts": "call_data",
+}
+
 
 @pytest.mark.parametrize("name", DERIVED)
 def test_rows_that_cryo_derives_from_a_real_node_pass_their_checks(
     anvil_chain: Chain, tmp_path: Path, name: str
 ) -> None:
     blocks = BlockRange(1, anvil_chain.head + 1)
-    request = Request(anvil_chain.chain_id, ("blocks", "transactions", "logs", name), blocks, Receipts.ETHEREUM)
+    datasets = with_witnesses(frozenset({name}), Receipts.ETHEREUM)
+    request = Request(anvil_chain.chain_id, datasets, blocks, Receipts.ETHEREUM)
     found = extract(CryoEngine(), anvil_chain.url, request, tmp_path / "cryo")
     verdict = verify(
         found.tables, blocks=blocks, receipts=Receipts.ETHEREUM, datasets=[name], neighbours={}, proofs=()
@@ -78,6 +88,7 @@ def test_rows_that_cryo_derives_from_a_real_node_pass_their_checks(
         Level.RECEIPTS_ROOT if name.endswith("transfers") and "erc" in name else Level.HEADER_CHAIN
     )
     assert found.tables[name].num_rows > 0
+    assert verdict.checks[-1] == LAST_CHECK.get(name, "transfer_logs")
 
 
 def test_both_engines_bring_the_same_rows_of_mainnet(

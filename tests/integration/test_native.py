@@ -286,6 +286,23 @@ def attempt(url: str, receipts: Receipts) -> Extraction | TransientError:
         return error
 
 
+@pytest.mark.parametrize("receipts", [Receipts.NONSTANDARD, Receipts.NONE])
+def test_header_of_another_chain_is_no_lie_but_no_proof_either(replay: OneReplay, receipts: Receipts) -> None:
+    def script(request: Any) -> Reply:
+        answers = HTTP.post(replay.url, json=request).json()
+        for answer in answers:
+            if isinstance(answer["result"], dict):
+                answer["result"]["stateRoot"] = "0x" + "11" * 32
+        return Reply(answers)
+
+    with ScriptedNode(script) as node:
+        found = extract(node.url, BlockRange(8, 10), receipts=receipts)
+        assert "header_hash" not in found.proofs
+        assert "transactions_root" in found.proofs
+        with pytest.raises(SourceLied, match="header_hash: block 8"):
+            extract(node.url, BlockRange(8, 10))
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("receipts", [Receipts.ETHEREUM, Receipts.NONSTANDARD])
 @pytest.mark.parametrize("method", METHODS)

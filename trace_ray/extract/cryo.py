@@ -44,6 +44,7 @@ EXCLUDED: Final = {  # lengths of columns that are there
     "transactions": ("n_input_bytes", "n_input_zero_bytes", "n_input_nonzero_bytes"),
     "contracts": ("n_init_code_bytes", "n_code_bytes"),
 }
+TRACE_GROUP: Final = frozenset({"contracts", "native_transfers", "traces"})  # made from one trace_block
 MAX_RETRIES: Final = 5  # of one JSON-RPC call, on HTTP 429 only
 INITIAL_BACKOFF_MS: Final = 200
 WANTED_PER_S: Final = 10_000  # requests of one range; times the latency, so many must be under way at once
@@ -52,6 +53,7 @@ WANTED_PER_S: Final = 10_000  # requests of one range; times the latency, so man
 IN_FLIGHT: Final = (100, 400)
 LISTED: Final = "listed"  # directory of transactions read without receipts
 LATENCY_KEPT_S: Final = 15.0
+LATENCY_TIMEOUT_S: Final = 1.0  # a provider that fails or hangs here is left to Cryo and to the deadline
 # One block per eth_getLogs. 20 blocks save 20 % at 20 ms latency and nothing at 0 ms, but one window above the node's
 # limit of logs fails the whole range, and Cryo does not split it.
 LOG_WINDOW: Final = 1
@@ -101,7 +103,7 @@ class CryoEngine:
         """See `trace_ray.extract.engine.Engine`."""
         _check(request, provider)
         started = time.monotonic()
-        calls = _calls(request, provider, directory, in_flight=self._requests_in_flight(provider))
+        calls = _calls(request, provider, directory, in_flight=self._requests_in_flight(provider, deadline))
         verdict = run(calls, library=self._wheel.library, directory=directory, url=provider.url, deadline=deadline)
         try:
             _accept(verdict, calls, request, provider)
@@ -119,17 +121,21 @@ class CryoEngine:
         seconds = {"cryo": answered - started, "conform": time.monotonic() - answered}
         return Extraction(tables, (), self._wheel.build, seconds)
 
-    def _requests_in_flight(self, provider: Provider) -> int:
+    def _requests_in_flight(self, provider: Provider, deadline: float) -> int:
         """Return how many requests at once a provider's distance asks for; measured now and then by one small call."""
         known = self._in_flight.get(provider.url)
         if known is not None and time.monotonic() - known[0] < LATENCY_KEPT_S:
             return known[1]
-        with JsonRpc(provider, timeout_s=HEAD_TIMEOUT_S) as rpc:
-            rpc.chain_id()  # connects
-            asked = time.monotonic()
-            rpc.chain_id()
-            wanted = int(WANTED_PER_S * (time.monotonic() - asked))
-        requests = max(IN_FLIGHT[0], min(IN_FLIGHT[1], wanted))
+        deadline = min(deadline, time.monotonic() + LATENCY_TIMEOUT_S)
+        try:
+            with JsonRpc(provider) as rpc:
+                rpc.call("eth_chainId", [], deadline=deadline)  # connects
+                asked = time.monotonic()
+                rpc.call("eth_chainId", [], deadline=deadline)
+                latency_s = time.monotonic() - asked
+        except TransientError:
+            return IN_FLIGHT[0]  # the extraction itself will tell what is wrong
+        requests = max(IN_FLIGHT[0], min(IN_FLIGHT[1], int(WANTED_PER_S * latency_s)))
         self._in_flight[provider.url] = (asked, requests)
         return requests
 
@@ -155,7 +161,7 @@ def _calls(request: Request, provider: Provider, directory: Path, *, in_flight: 
     root can tell, the transactions are read once more without them.
     """
     if request.receipts is not Receipts.NONE or "transactions" not in request.datasets:
-        calls = [_call(request.datasets, (), request, provider, directory, in_flight=in_flight)]
+        calls = [_call(_whole_group(request.datasets), (), request, provider, directory, in_flight=in_flight)]
         if _needs_list(request):
             (directory / LISTED).mkdir()
             listed = _call(
@@ -165,9 +171,15 @@ def _calls(request: Request, provider: Provider, directory: Path, *, in_flight: 
         return calls
     others = tuple(name for name in request.datasets if name != "transactions")
     return [
-        _call(others, (), request, provider, directory, in_flight=in_flight),
+        _call(_whole_group(others), (), request, provider, directory, in_flight=in_flight),
         _call(("transactions",), RECEIPT_COLUMNS, request, provider, directory, in_flight=in_flight),
     ]
+
+
+def _whole_group(datasets: tuple[str, ...]) -> tuple[str, ...]:
+    """Cryo fails on two of the three datasets of one answer; the third costs no call."""
+    missing = sorted(TRACE_GROUP.difference(datasets))
+    return (*datasets, *missing) if len(missing) == 1 else datasets
 
 
 def _needs_list(request: Request) -> bool:
