@@ -27,7 +27,7 @@ def _entries() -> list[CatalogEntry]:
         CatalogEntry("erc20_transfers"),
         CatalogEntry("erc721_transfers"),
         *(CatalogEntry(name, method="trace_block") for name in ("traces", "native_transfers", "contracts")),
-        *(CatalogEntry(name, method="debug_traceBlockByNumber") for name in ("geth_calls", "four_byte_counts")),
+        CatalogEntry("geth_calls", method="debug_traceBlockByNumber"),
     ]
     refused = {
         STATE_DIFFS: ["balance_diffs", "code_diffs", "nonce_diffs", "storage_diffs", "vm_traces"],
@@ -36,6 +36,7 @@ def _entries() -> list[CatalogEntry]:
         NEEDS_ARGUMENT: ["balances", "codes", "nonces", "slots", "erc20_balances", "erc20_metadata", "erc20_supplies",
                          "erc721_metadata", "eth_calls", "javascript_traces", "trace_calls", "transaction_addresses"],
         "every opcode of every transaction is a row: no range fits the caps": ["geth_opcodes"],
+        "Cryo 0.3.2 gives counts to the wrong transactions of a block": ["four_byte_counts"],
         "Cryo 0.3.2 does not have it": ["erc20_approvals"],
     }  # fmt: skip
     return offered + [CatalogEntry(name, refusal=reason) for reason, names in refused.items() for name in names]

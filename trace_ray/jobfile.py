@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from trace_ray import jobyaml
+from trace_ray import jobrules, jobyaml
 from trace_ray.catalog import CATALOG
 from trace_ray.contracts import FixedTarget, FollowHead, Job, OrgId, Receipts, Stream
 from trace_ray.errors import RefusedInput
@@ -201,7 +201,8 @@ def read(path: Path, org_id: OrgId) -> Job:
         model = JobModel.model_validate(document.value)
     except ValidationError as error:
         problems += _judge(document, error)
-    problems += _repeated_names(document)
+    problems += jobrules.repeated_names(document)
+    problems += jobrules.unreadable_blocks(document)
     if model is None or problems:
         raise RefusedInput([f"{path}:{one.line}: {one.path}: {one.sentence}" for one in sorted(set(problems))])
     return model.to_contract(org_id)
@@ -361,24 +362,3 @@ def _number_meant(text: str) -> str | None:
 def _nearest(name: str, names: list[str]) -> str | None:
     found = get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.6)
     return found[0] if found else None
-
-
-def _repeated_names(document: Document) -> Iterator[Problem]:
-    """Tell streams whose published name an earlier stream has. Works on what is there, however wrong the rest is."""
-    root = _mapping(document.value)
-    prefix = root.get("chain_name") or f"chain_{root.get('chain_id')}"
-    seen: dict[str, str] = {}
-    for key, stream in _mapping(root.get("streams")).items():
-        chosen = _mapping(stream).get("publish_as")
-        name = chosen if isinstance(chosen, str) else f"{prefix}_{key}"
-        if name in seen:
-            path = ("streams", key, "publish_as") if chosen else ("streams", key)
-            sentence = (
-                f"{shown(name)} is the published name of stream {shown(seen[name])} too: write another publish_as"
-            )
-            yield Problem(document.line(path), path_text(path), sentence)
-        seen.setdefault(name, key)
-
-
-def _mapping(value: object) -> dict[str, object]:
-    return cast(dict[str, object], value) if isinstance(value, dict) else {}

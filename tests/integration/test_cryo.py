@@ -227,7 +227,9 @@ def test_code_hashes_of_contracts_are_those_of_their_code(opted: dict[str, pa.Ta
 @pytest.mark.parametrize("method", ["eth_getBlockByNumber", "eth_getLogs"])
 def test_a_failing_provider_is_tried_later(fault: str, method: str, replay: Replay, tmp_path: Path) -> None:
     replay.faults(fail=fault, methods=[method], fail_times=3)
-    with pytest.raises(SourceUnavailable, match=r"Cryo could not read blocks \[0, 64\) from standard/0: - \w+"):
+    with pytest.raises(
+        SourceUnavailable, match=r"Cryo could not read blocks \[0, 64\) from standard/0: (- \w+|it gives no reason)"
+    ):
         extract(replay.url, tmp_path)
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Chain, Replay
+from trace_ray.catalog import CATALOG
 from trace_ray.contracts import BlockRange, Level, Receipts
 from trace_ray.extract.cryo import CryoEngine
 from trace_ray.extract.engine import Engine, Extraction, Provider, Request
 from trace_ray.extract.native import NativeEngine
 from trace_ray.extract.needs import with_witnesses
-from trace_ray.extract.verify import Proof, verify
+from trace_ray.extract.verify import Problem, Proof, verify
 
 MAINNET = BlockRange(22_431_080, 22_431_091)
 
@@ -59,16 +60,13 @@ def test_both_engines_bring_the_same_rows_of_a_devnet(anvil_chain: Chain, tmp_pa
         ]
 
 
-DERIVED = (
-    "erc20_transfers", "erc721_transfers", "traces", "native_transfers", "contracts", "geth_calls", "four_byte_counts",
-)  # fmt: skip
+DERIVED = ("erc20_transfers", "erc721_transfers", "traces", "native_transfers", "contracts", "geth_calls")
 
 LAST_CHECK = {
     "traces": "trace_tree",
     "native_transfers": "same_traces",
     "contracts": "same_traces",
     "geth_calls": "trace_tree",
-    "four_byte_counts": "call_data",
 }
 
 
@@ -89,6 +87,21 @@ def test_rows_that_cryo_derives_from_a_real_node_pass_their_checks(
     )
     assert found.tables[name].num_rows > 0
     assert verdict.checks[-1] == LAST_CHECK.get(name, "transfer_logs")
+
+
+def test_counts_that_cryo_gives_to_the_wrong_transactions_are_refused(anvil_chain: Chain, tmp_path: Path) -> None:
+    """Cryo skips transactions without counts, and names the following ones by their hashes: not offered for that."""
+    blocks = BlockRange(1, anvil_chain.head + 1)
+    datasets = with_witnesses(frozenset({"four_byte_counts"}), Receipts.ETHEREUM)
+    found = extract(
+        CryoEngine(), anvil_chain.url, Request(31337, datasets, blocks, Receipts.ETHEREUM), tmp_path / "cryo"
+    )
+    (verdict,) = verify(
+        found.tables, blocks=blocks, receipts=Receipts.ETHEREUM, datasets=["four_byte_counts"], neighbours={}, proofs=()
+    ).values()
+    assert isinstance(verdict, Problem)
+    assert verdict.check == "call_data"
+    assert CATALOG["four_byte_counts"].refusal is not None
 
 
 def test_both_engines_bring_the_same_rows_of_mainnet(

@@ -241,6 +241,59 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines(tmp_path: Pat
     assert lines == [1, 3, 4, 9, 14]
 
 
+TRACED = [name for name, entry in CATALOG.items() if entry.refusal is None and entry.method]
+PLAIN = [name for name in OFFERED.split(", ") if name not in TRACED]
+EARLY = (
+    "7: mode.from_block: {} is too low, receipts before block 4370000 have no status: write 4370000, and sync the "
+    "blocks below it by a job of its own with receipts: none and to_block: 4370000"
+)
+
+
+def starting(start: int, name: str, *, chain_id: int = 31337, receipts: str = "ethereum") -> str:
+    text = changed("chain_id: 31337", f"chain_id: {chain_id}")
+    text = changed("  from_block: 0", f"  from_block: {start}", text)
+    text = changed("  to_block: 2000", "  to_block: 5000000", text)
+    return changed("    cryo_dataset_name: blocks", f"    cryo_dataset_name: {name}", text) + f"receipts: {receipts}\n"
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_genesis_cannot_be_traced(tmp_path: Path, name: str) -> None:
+    sentence = "block 0 has no traces, and stream 'blocks' needs them: write 1, or give it a job of its own"
+    assert problems(write(tmp_path, starting(0, name))) == [f"job.yaml:7: mode.from_block: {sentence}"]
+    assert config.read_job(write(tmp_path, starting(1, name)))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_genesis_can_be_read(tmp_path: Path, name: str) -> None:
+    assert config.read_job(write(tmp_path, starting(0, name)))
+
+
+@pytest.mark.parametrize("receipts", ["ethereum", "nonstandard"])
+@pytest.mark.parametrize("name", [name for name in OFFERED.split(", ") if name != "blocks"])
+def test_mainnet_s_receipts_without_status_are_refused(tmp_path: Path, name: str, receipts: str) -> None:
+    told = problems(write(tmp_path, starting(4_369_999, name, chain_id=1, receipts=receipts)))
+    assert told == [f"job.yaml:{EARLY.format(4_369_999)}"]
+    assert config.read_job(write(tmp_path, starting(4_370_000, name, chain_id=1, receipts=receipts)))
+
+
+@pytest.mark.parametrize(
+    ("name", "chain_id", "receipts"), [("blocks", 1, "ethereum"), ("logs", 1, "none"), ("logs", 2, "ethereum")]
+)
+def test_blocks_alone_other_chains_and_jobs_without_receipts_begin_anywhere(
+    tmp_path: Path, name: str, chain_id: int, receipts: str
+) -> None:
+    assert config.read_job(write(tmp_path, starting(0, name, chain_id=chain_id, receipts=receipts)))
+
+
+def test_early_blocks_are_told_with_every_other_mistake(tmp_path: Path) -> None:
+    text = changed("    chunk_size: 200", "    chunk_size: 0", starting(7, "logs", chain_id=1))
+    told = problems(write(tmp_path, text))
+    assert told == [
+        f"job.yaml:{EARLY.format(7)}",
+        f"job.yaml:13: streams.blocks.chunk_size: 0 is out of bounds: {CHUNKS}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -135,7 +135,8 @@ class CryoEngine:
                 latency_s = time.monotonic() - asked
         except TransientError:
             return IN_FLIGHT[0]  # the extraction itself will tell what is wrong
-        requests = max(IN_FLIGHT[0], min(IN_FLIGHT[1], int(WANTED_PER_S * latency_s)))
+        per_s = min(WANTED_PER_S, provider.requests_per_s or WANTED_PER_S)
+        requests = max(IN_FLIGHT[0], min(IN_FLIGHT[1], int(per_s * latency_s)))
         self._in_flight[provider.url] = (asked, requests)
         return requests
 
