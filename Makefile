@@ -13,7 +13,8 @@ demo: .venv/run ## the whole system on this machine; EXIT=1 stops it at the end
 	@$(BIN)/trace-ray demo $(if $(EXIT),--exit)
 
 test: coverage ## every test, on real parts
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile tests/integration tests/acceptance
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile tests/integration
+	$(BIN)/python -m pytest tests/acceptance  # one after another: each module has a Ray cluster of its own
 
 coverage: .venv/dev ## unit tests; they must run every line and branch of the modules listed in pyproject.toml
 	$(BIN)/coverage erase

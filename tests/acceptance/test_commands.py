@@ -173,8 +173,8 @@ def test_check_asks_the_node_and_counts_the_work(synced: Cli) -> None:
     assert report["providers"][0]["head"] == LAST
     assert [stream["ranges"] for stream in report["streams"]] == [2, 2, 2]
     wrong = synced.job("plan", end=40)
-    wrong.write_text(wrong.read_text().replace("31337", "1"))
-    assert "serves chain 31337, the job wants 1" in synced.run("check", "-f", str(wrong), code=2).stderr
+    wrong.write_text(wrong.read_text().replace("31337", "5"))
+    assert "serves chain 31337, the job wants 5" in synced.run("check", "-f", str(wrong), code=2).stderr
 
 
 def test_a_job_whose_pool_has_no_provider_is_refused(synced: Cli) -> None:
