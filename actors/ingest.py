@@ -29,7 +29,15 @@ from trace_ray.contracts import (
     Outcome,
     Publication,
 )
-from trace_ray.errors import DeadlineExceeded, FatalError, SourceLied, SourceUnavailable, TraceError
+from trace_ray.errors import (
+    DeadlineExceeded,
+    DiskFull,
+    FatalError,
+    InfraError,
+    SourceLied,
+    SourceUnavailable,
+    TraceError,
+)
 from trace_ray.extract.engine import Engine, Extraction, Provider, Request
 from trace_ray.extract.needs import with_witnesses
 from trace_ray.extract.rewrite import write
@@ -41,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 CHAIN_ID_MAX_AGE_S = 300.0  # a provider that changes its chain is rare; the rows carry the chain id as well
 
+DISK_FLOOR = 16 * 1024**2  # bytes; an attempt that fails with less left has most likely failed for that
 HEAD_S = 5.0  # a head is one small answer; a provider that hangs must not hold up the others of its pool
 WITNESS_METHODS = {
     "transactions": ("eth_getBlockReceipts", "eth_getTransactionReceipt"),
@@ -98,6 +107,8 @@ class Ingester:
             return [self._failed(lease, error, provider) for lease in group.leases]
 
     def _failed(self, lease: Lease, error: Exception, provider: Provider | None) -> Failure:
+        if not isinstance(error, InfraError) and self._disk_is_full():  # whatever it says, the range is not to blame
+            error = DiskFull("the disk of the staging directory is full: free some space, or move TRACE_DATA_DIR")
         if not isinstance(error, TraceError):
             logger.exception("attempt failed unexpectedly")
         return retry.failure(lease.key, error, provider=provider.name if provider else None)
@@ -192,6 +203,7 @@ class Ingester:
             engine_version=build.version,
             engine_digest=build.digest,
             provider=made.provider.name,
+            engine_arguments=made.extraction.arguments,
         )
         seconds = {
             **made.extraction.seconds,
@@ -228,6 +240,12 @@ class Ingester:
                 "mend chain_id in the job file or the URL of the pool"
             )
         self._chain_seen[key] = time.monotonic()
+
+    def _disk_is_full(self) -> bool:
+        try:
+            return shutil.disk_usage(self._staging).free < DISK_FLOOR
+        except OSError:
+            return False  # there is no such directory yet: nothing was written
 
     @contextmanager
     def _directory(self) -> Generator[Path]:

@@ -202,6 +202,7 @@ def _version(row: Row) -> VersionView:
         engine_version=proof["engine_version"],
         engine_digest=proof["engine_digest"],
         provider=proof["provider"],
+        engine_arguments=tuple(proof.get("engine_arguments", ())),  # absent from what older versions published
     )
     return VersionView(
         VersionId(row["dataset_version"]),

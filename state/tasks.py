@@ -50,10 +50,22 @@ class Settlement:
 # --- terms of the Dispatcher --------------------------------------------------------------------------------------
 
 
-def take_over(conn: Connection, *, holder: str, ttl_s: float) -> Epoch | None:
-    """Begin a term, or return None while a Dispatcher of another cluster leads. `holder` is cluster/namespace/pid."""
-    row = conn.execute(SQL["take_over"], {"holder": holder, "ttl": timedelta(seconds=ttl_s)}).fetchone()
+def take_over(conn: Connection, *, holder: str, ttl_s: float, build: str = "") -> Epoch | None:
+    """Begin a term, or return None while a Dispatcher of another cluster leads.
+
+    Args:
+        holder: cluster/namespace/pid.
+        build: Of the code that leads, so that another one notices.
+    """
+    parameters = {"holder": holder, "build": build, "ttl": timedelta(seconds=ttl_s)}
+    row = conn.execute(SQL["take_over"], parameters).fetchone()
     return Epoch(row["epoch"]) if row else None
+
+
+def leading_build(conn: Connection) -> str | None:
+    """Return the build of the Dispatcher that leads; None while nobody does."""
+    row = conn.execute(SQL["leader"]).fetchone()
+    return None if row is None else str(row["build"])
 
 
 def release(conn: Connection, epoch: Epoch) -> None:
@@ -246,6 +258,7 @@ def _publish(conn: Connection, epoch: Epoch, accepted: Sequence[Publication]) ->
         "parents": [proof.parent_hash for proof in proofs],
         "ends": [proof.end_hash for proof in proofs],
         "certificates": json.dumps([_certificate(proof) for proof in proofs]),
+        "seconds": json.dumps([dict(publication.seconds) for publication in accepted]),
     }
     conn.execute(SQL["complete"], parameters)
     _add_files(conn, accepted)
@@ -284,8 +297,10 @@ def fail(conn: Connection, epoch: Epoch, failures: Sequence[Failure], *, policy:
             **_back_off(policy),
             "epoch": epoch,
             "retryable": [failure.retryable for failure in unique],
+            "infra": [failure.infra for failure in unique],
             "errors": [_error_json(failure) for failure in unique],
             "max_attempts": policy.max_attempts,
+            "max_infra": policy.max_infra_failures,
         },
     )
     counted = {(row["task_id"], row["attempt"]) for row in rows}
@@ -365,6 +380,7 @@ def _certificate(certificate: Certificate) -> dict[str, object]:
         "engine": certificate.engine,
         "engine_version": certificate.engine_version,
         "engine_digest": certificate.engine_digest,
+        "engine_arguments": certificate.engine_arguments,
         "provider": certificate.provider,
     }
 

@@ -270,6 +270,7 @@ def certificate_document(certificate: Any) -> Mapping[str, Any]:
         "engine": certificate.engine,
         "engine_version": certificate.engine_version,
         "engine_digest": certificate.engine_digest,
+        "engine_arguments": list(certificate.engine_arguments),
         "provider": certificate.provider,
     }
 

@@ -118,8 +118,10 @@ def dataset_uuid(org_id: OrgId, chain_id: int, dataset_key: str) -> DatasetUuid:
     return DatasetUuid(uuid5(org_id, f"dataset/{chain_id}/{dataset_key}"))
 
 
-def task_id(job: JobId, dataset_key: str, blocks: BlockRange) -> TaskId:
-    return TaskId(uuid5(job, f"{dataset_key}/{blocks.start}/{blocks.end}"))
+def task_id(job: JobId, dataset_key: str, blocks: BlockRange, generation: int = 0) -> TaskId:
+    """A repair is a task of its own: it makes the next generation, and the history of the earlier one stays."""
+    repair = f"/{generation}" if generation else ""
+    return TaskId(uuid5(job, f"{dataset_key}/{blocks.start}/{blocks.end}{repair}"))
 
 
 def dataset_version_id(dataset: DatasetUuid, config_hash: str, blocks: BlockRange, generation: int) -> VersionId:
@@ -211,7 +213,8 @@ class Certificate:
     """What was checked before a range was accepted.
 
     `parent_hash` is the parent hash of block `start`; `end_hash` the hash of block `end - 1`. `checks` names each
-    check that passed, in the order in which they ran.
+    check that passed, in the order in which they ran. `engine_arguments` is what the engine was called with, one text
+    per call, without the provider's URL and the directory.
     """
 
     level: Level
@@ -223,6 +226,7 @@ class Certificate:
     engine_version: str
     engine_digest: str
     provider: str
+    engine_arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +264,8 @@ class Publication:
 class Failure:
     """An attempt that ended badly. `kind` is the error's class name; `message` is redacted text for people.
 
-    `unreachable`: the provider gave no answer, so it is asked for its head before its pool is leased again.
+    `unreachable`: the provider gave no answer, so it is asked for its head before its pool is leased again. `infra`:
+    our own side failed, so the range's attempts are not spent.
     """
 
     attempt: AttemptKey
@@ -269,6 +274,7 @@ class Failure:
     retryable: bool
     provider: str | None = None
     unreachable: bool = False
+    infra: bool = False
 
 
 Outcome = Publication | Failure

@@ -36,8 +36,16 @@ class DeadlineExceeded(TransientError):
     """Work was still running at its deadline and was killed."""
 
 
-class StoreUnavailable(TransientError):
+class InfraError(TransientError):
+    """Our own side failed, not the range: it spends the budget of lost workers, never the range's attempts."""
+
+
+class StoreUnavailable(InfraError):
     """The object store did not answer or refused a request that may succeed later."""
+
+
+class DiskFull(InfraError):
+    """The disk of the staging directory is full."""
 
 
 class DatabaseUnavailable(TransientError):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from trace_ray.contracts import AttemptKey, Failure
-from trace_ray.errors import SourceUnavailable, TraceError, TransientError
+from trace_ray.errors import InfraError, SourceUnavailable, TraceError, TransientError
 
 JITTER = (0.5, 1.5)  # factor on each delay, so that failed ranges do not come back together
 
@@ -31,5 +31,5 @@ def failure(attempt: AttemptKey, error: Exception, *, provider: str | None) -> F
     kind = type(error).__name__
     if isinstance(error, TraceError):
         retryable, unreachable = isinstance(error, TransientError), isinstance(error, SourceUnavailable)
-        return Failure(attempt, kind, str(error), retryable, provider, unreachable)
+        return Failure(attempt, kind, str(error), retryable, provider, unreachable, isinstance(error, InfraError))
     return Failure(attempt, kind, f"unexpected {kind}: see the worker's log", True, provider)

@@ -1,12 +1,17 @@
 -- name: take_over
 -- A new term. No row: somebody else leads. The same cluster and namespace may take over at once: Ray runs one actor per
 -- name, and the fence covers a mistake.
-INSERT INTO state.dispatcher AS d (name, epoch, holder, expires_at)
-VALUES ('dispatcher', 1, %(holder)s::text, clock_timestamp() + %(ttl)s::interval)
-ON CONFLICT (name) DO UPDATE SET epoch = d.epoch + 1, holder = excluded.holder, expires_at = excluded.expires_at
+INSERT INTO state.dispatcher AS d (name, epoch, holder, build, expires_at)
+VALUES ('dispatcher', 1, %(holder)s::text, %(build)s::text, clock_timestamp() + %(ttl)s::interval)
+ON CONFLICT (name) DO UPDATE SET epoch = d.epoch + 1, holder = excluded.holder, build = excluded.build,
+  expires_at = excluded.expires_at
 WHERE d.expires_at < clock_timestamp()
    OR regexp_replace(d.holder, '/[^/]*$', '') = regexp_replace(excluded.holder, '/[^/]*$', '')
 RETURNING epoch;
+
+-- name: leader
+-- Who leads now. No row: nobody does.
+SELECT holder, build, epoch FROM state.dispatcher WHERE name = 'dispatcher' AND expires_at > clock_timestamp();
 
 -- name: release
 -- End a term, so that the next Dispatcher need not wait for its expiry.
@@ -111,8 +116,8 @@ WITH i AS (
   SELECT * FROM ROWS FROM (
     unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[], %(versions)b::uuid[], %(rows)b::bigint[],
       %(digests)b::text[], %(parents)b::bytea[], %(ends)b::bytea[]),
-    jsonb_array_elements(%(certificates)s::jsonb))
-    AS i(task_id, attempt, lease_token, dataset_version, row_count, digest, parent_hash, end_hash, certificate)),
+    jsonb_array_elements(%(certificates)s::jsonb), jsonb_array_elements(%(seconds)s::jsonb))
+    AS i(task_id, attempt, lease_token, dataset_version, row_count, digest, parent_hash, end_hash, certificate, seconds)),
 d AS (
   UPDATE state.tasks t
   SET state = 'succeeded', lease_token = NULL, lease_expires_at = NULL, error = NULL, finished_at = clock_timestamp()
@@ -120,9 +125,9 @@ d AS (
   WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
     AND t.state IN ('running', 'queued') AND state.leads(%(epoch)s::bigint)
   RETURNING t.task_id, t.attempt, t.generation, t.seq, t.payload, t.stream_id, t.dataset_uuid, t.range_start, t.range_end,
-    i.dataset_version, i.row_count, i.digest, i.parent_hash, i.end_hash, i.certificate),
+    i.dataset_version, i.row_count, i.digest, i.parent_hash, i.end_hash, i.certificate, i.seconds),
 a AS (
-  UPDATE state.attempts x SET outcome = 'succeeded', ended_at = clock_timestamp(), error = NULL
+  UPDATE state.attempts x SET outcome = 'succeeded', ended_at = clock_timestamp(), error = NULL, seconds = d.seconds
   FROM d WHERE x.task_id = d.task_id AND x.attempt = d.attempt),
 r AS (UPDATE state.ranges x SET done = true, dead = false
   FROM d WHERE x.stream_id = d.stream_id AND x.range_start = d.range_start),
@@ -167,17 +172,24 @@ WHERE new.dataset_version = ANY(%(versions)b::uuid[]) AND old.dataset_uuid = new
   AND old.generation < new.generation AND old.replaced_snapshot IS NULL;
 
 -- name: fail
--- Count failed attempts: back to queued with back-off, or dead when fatal or when the budget is spent.
+-- Count failed attempts: back to queued with back-off, or dead when fatal or when a budget is spent. What our own side
+-- failed at spends the budget of lost workers, not that of the range.
 WITH i AS (
-  SELECT * FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[], %(retryable)s::boolean[], %(errors)b::text[])
-    AS i(task_id, attempt, lease_token, retryable, error)),
+  SELECT i.*, t.task_failures + (NOT i.infra)::int AS task_failures, t.infra_failures + i.infra::int AS infra_failures,
+    i.retryable AND CASE WHEN i.infra THEN t.infra_failures + 1 < %(max_infra)s::int
+                         ELSE t.task_failures + 1 < %(max_attempts)s::int END AS again
+  FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[], %(retryable)s::boolean[], %(infra)s::boolean[],
+      %(errors)b::text[]) AS i(task_id, attempt, lease_token, retryable, infra, error)
+  JOIN state.tasks t ON t.task_id = i.task_id
+  FOR UPDATE OF t),
 f AS (
   UPDATE state.tasks t
-  SET task_failures = t.task_failures + 1, error = i.error::jsonb || jsonb_build_object('at', now()),
-      lease_token = NULL, lease_expires_at = NULL, worker_id = NULL,
-      state = CASE WHEN i.retryable AND t.task_failures + 1 < %(max_attempts)s::int THEN 'queued' ELSE 'dead' END,
-      finished_at = CASE WHEN i.retryable AND t.task_failures + 1 < %(max_attempts)s::int THEN NULL ELSE clock_timestamp() END,
-      run_at = now() + state.backoff(t.job_id::text || t.range_start, t.task_failures + 1, %(base)s::interval, %(cap)s::interval)
+  SET task_failures = i.task_failures, infra_failures = i.infra_failures,
+      error = i.error::jsonb || jsonb_build_object('at', now()), lease_token = NULL, lease_expires_at = NULL, worker_id = NULL,
+      state = CASE WHEN i.again THEN 'queued' ELSE 'dead' END,
+      finished_at = CASE WHEN i.again THEN NULL ELSE clock_timestamp() END,
+      run_at = now() + state.backoff(t.job_id::text || t.range_start,
+        CASE WHEN i.infra THEN i.infra_failures ELSE i.task_failures END, %(base)s::interval, %(cap)s::interval)
   FROM i
   WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
     AND t.state IN ('running', 'queued') AND state.leads(%(epoch)s::bigint)

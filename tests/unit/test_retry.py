@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trace_ray import retry
 from trace_ray.contracts import AttemptKey, LeaseToken, TaskId
-from trace_ray.errors import PublicationTooLarge, SourceLied, SourceUnavailable
+from trace_ray.errors import DiskFull, PublicationTooLarge, SourceLied, SourceUnavailable, StoreUnavailable
 from trace_ray.retry import RetryPolicy
 
 KEY = AttemptKey(TaskId(uuid4()), 1, LeaseToken(uuid4()))
@@ -38,3 +38,8 @@ def test_a_foreign_error_is_named_and_its_text_stays_behind() -> None:
     assert failed.retryable
     assert "secret" not in failed.message
     assert "ValueError" in failed.message
+
+
+def test_what_our_own_side_failed_at_is_told_apart() -> None:
+    errors = (StoreUnavailable("503"), DiskFull("full"), SourceUnavailable("no answer"), SourceLied("short"))
+    assert [retry.failure(KEY, error, provider=None).infra for error in errors] == [True, True, False, False]

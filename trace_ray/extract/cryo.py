@@ -4,6 +4,7 @@ Cryo's own verdict says only that no call failed; it loses rows without a word. 
 """
 
 import hashlib
+import json
 import logging
 import re
 import time
@@ -57,6 +58,7 @@ LATENCY_TIMEOUT_S: Final = 1.0  # a provider that fails or hangs here is left to
 # One block per eth_getLogs. 20 blocks save 20 % at 20 ms latency and nothing at 0 ms, but one window above the node's
 # limit of logs fails the whole range, and Cryo does not split it.
 LOG_WINDOW: Final = 1
+PRIVATE_OPTIONS: Final = {"rpc", "output_dir"}  # a URL may hold a key, and a directory is gone afterwards
 HEAD_TIMEOUT_S: Final = 5.0  # it only makes an error plainer
 
 
@@ -119,7 +121,7 @@ class CryoEngine:
             plain = replace(request, receipts=Receipts.NONE)
             _check_list(tables["transactions"], _table("transactions", plain, directory / LISTED), provider)
         seconds = {"cryo": answered - started, "conform": time.monotonic() - answered}
-        return Extraction(tables, (), self._wheel.build, seconds)
+        return Extraction(tables, (), self._wheel.build, seconds, tuple(map(_told, calls)))
 
     def _requests_in_flight(self, provider: Provider, deadline: float) -> int:
         """Return how many requests at once a provider's distance asks for; measured now and then by one small call."""
@@ -218,6 +220,12 @@ def _call(
         "exclude_columns": sorted({column for name in datasets for column in EXCLUDED.get(name, ())} | set(without)),
     }
     return Call(datasets, {name: value for name, value in options.items() if value is not None and value != []})
+
+
+def _told(call: Call) -> str:
+    """Return a call as its certificate tells it."""
+    options = {name: value for name, value in sorted(call.options.items()) if name not in PRIVATE_OPTIONS}
+    return " ".join([*call.datasets, *(f"{name}={json.dumps(value)}" for name, value in options.items())])
 
 
 # --- after the call -----------------------------------------------------------------------------------------------

@@ -56,13 +56,15 @@ class Extraction:
     """Rows of one range by Cryo dataset name, in the stable schema and order of `schema`.
 
     `proofs` names the checks that only the engine could make, on fields that no table keeps (`transactions_root`,
-    `block_hash`); they passed. `seconds` are durations by stage.
+    `block_hash`); they passed. `seconds` are durations by stage. `arguments` says for people what the program was
+    called with, one text per call, without URL and directory.
     """
 
     tables: Mapping[str, pa.Table]
     proofs: tuple[str, ...]
     build: Build
     seconds: Mapping[str, float]
+    arguments: tuple[str, ...]
 
 
 class Engine(Protocol):

@@ -60,7 +60,8 @@ class NativeEngine:
         tables = {name: pa.concat_tables([part.tables[name] for part in parts]) for name in request.datasets}
         proofs = sorted(_common([part.proofs for part in parts]))
         seconds = {"read": read - started, "join": time.monotonic() - read}
-        return Extraction(tables, tuple(proofs), _build(), seconds)
+        told = f"{' '.join(request.datasets)} blocks={request.blocks} receipts={request.receipts}"
+        return Extraction(tables, tuple(proofs), _build(), seconds, (told,))
 
 
 @lru_cache(maxsize=1)

@@ -330,3 +330,21 @@ def test_ranges_of_several_streams_do_not_hold_each_other_up(ledger: Ledger) -> 
     assert ledger.complete(publication(good))[0].accepted
     assert ledger.fail(failure(bad))[0].accepted
     assert [lease.task.dataset_key for lease in ledger.claim()[0].leases] == [bad.task.dataset_key]
+
+
+def test_what_our_own_side_failed_at_spends_no_attempt_of_the_range(ledger: Ledger) -> None:
+    ledger.sync(job(to_block=100))
+    for failures in range(1, NO_WAIT.max_infra_failures + 1):
+        lease = ledger.lease()
+        ledger.fail(replace(failure(lease, message="the object store does not answer"), infra=True))
+        row = ledger.rows(b"SELECT state, task_failures, infra_failures FROM state.tasks")[0]
+        assert (row["task_failures"], row["infra_failures"]) == (0, failures)
+        assert row["state"] == ("dead" if failures == NO_WAIT.max_infra_failures else "queued")
+
+
+def test_both_budgets_count_apart(ledger: Ledger) -> None:
+    ledger.sync(job(to_block=100))
+    for infra in (True, False, True, False):
+        ledger.fail(replace(failure(ledger.lease()), infra=infra))
+    row = ledger.rows(b"SELECT state, task_failures, infra_failures FROM state.tasks")[0]
+    assert (row["state"], row["task_failures"], row["infra_failures"]) == ("queued", 2, 2)

@@ -68,7 +68,8 @@ def test_hot_statements_never_read_tasks_or_versions_from_end_to_end(aged: Ledge
     parameters = dict[str, object](
         epoch=aged.epoch, want=512, now=None, ttl=timedelta(seconds=60), tasks=picked, workers=texts, tokens=tokens,
         attempts=[1] * count, versions=tokens, rows=[1] * count, digests=texts, parents=hashes, ends=hashes,
-        certificates=json.dumps([{}] * count), retryable=[True] * count, errors=texts, max_attempts=3, max_infra=3,
+        certificates=json.dumps([{}] * count), seconds=json.dumps([{}] * count), infra=[False] * count,
+        retryable=[True] * count, errors=texts, max_attempts=3, max_infra=3,
         base=timedelta(seconds=1), cap=timedelta(seconds=9),
     )  # fmt: skip
     for name in ("pick", "claim", "heartbeat", "judge", "complete", "fail", "reap"):
