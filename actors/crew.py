@@ -13,14 +13,23 @@ from itertools import zip_longest
 from typing import cast
 
 from actors.dispatcher import HeadAnswer, Inbox
-from actors.runtime import Spawn, WorkerDied, WorkerHandle, WorkerSilent, answer, worker_name, worker_place
+from actors.runtime import (
+    Spawn,
+    WorkerDied,
+    WorkerHandle,
+    WorkerSilent,
+    answer,
+    build_of,
+    worker_name,
+    worker_place,
+)
 from actors.worker import Held
 from trace_ray.contracts import AttemptKey, HeadRequest, LeaseGroup, Outcome, WorkerId
 from trace_ray.retry import RetryPolicy, delay_s
 
 logger = logging.getLogger(__name__)
 
-PROBE_S = 5.0  # one small call per worker; below 1 % of its capacity
+PROBE_S = 5.0  # one small call per worker; below 1 % of its capacity. Short leases are probed more often
 ADOPTED_PROBE_S = 0.25  # an adopted attempt has no awaited call, so its outcome is asked for
 START_S = 60.0  # a cold worker process imports Ray and pyarrow; a loaded laptop took 12 s
 ANSWER_S = 5.0  # `held` answers from memory in its own thread group
@@ -29,7 +38,8 @@ RESPAWN = RetryPolicy(base_s=0.1, cap_s=30.0, max_attempts=4, max_infra_failures
 
 @dataclass(slots=True)
 class Member:
-    """One worker. `ready` once it has answered; `heard_at` is monotonic.
+    """One worker. `ready` once it has answered; `heard_at` is monotonic. `retiring`: it runs the code of another build,
+    so it gets no more leases and is replaced once it holds nothing.
 
     `sent` waits for an awaited call, `adopted` is asked for, both since an instant; `delivered` outcomes are here but
     still kept by the worker, `committed` ones it may forget.
@@ -38,6 +48,7 @@ class Member:
     worker_id: WorkerId
     handle: WorkerHandle
     ready: bool = False
+    retiring: bool = False
     heard_at: float = 0.0
     sent: dict[int, LeaseGroup] = field(default_factory=dict[int, LeaseGroup])
     sent_at: dict[int, float] = field(default_factory=dict[int, float])
@@ -55,12 +66,20 @@ class Member:
     def busy_slots(self) -> int:
         return len(self.sent) + len(self.adopted)
 
+    def expects(self, key: AttemptKey) -> bool:
+        """Say whether an awaited call will bring this attempt's outcome."""
+        return any(lease.key == key for group in self.sent.values() for lease in group.leases)
+
+    def is_done(self) -> bool:
+        return not (self.busy_slots() or self.delivered or self.committed)
+
 
 class Crew:
     """Places leases on workers and collects what comes back.
 
     `silence_s` is how long a worker may stay silent before it is killed and replaced: by then its leases have expired.
-    `attempt_s` is how long an attempt's lease is renewed: one that has not ended by then hangs.
+    `attempt_s` is how long an attempt's lease is renewed: one that has not ended by then hangs. `build` names the code
+    of this process: living workers of another one are replaced.
     """
 
     def __init__(
@@ -72,6 +91,7 @@ class Crew:
         slots: int,
         silence_s: float,
         attempt_s: float,
+        build: str,
     ) -> None:
         self._spawn = spawn
         self._kill = kill
@@ -79,6 +99,8 @@ class Crew:
         self._slots = slots
         self._silence_s = silence_s
         self._attempt_s = attempt_s
+        self._build = build
+        self._probe_s = min(PROBE_S, silence_s / 12)
         self._members: dict[WorkerId, Member] = {}
         self._inbox = Inbox()
         self._deaths: dict[int, int] = {}
@@ -96,24 +118,28 @@ class Crew:
         return held, silent
 
     async def _meet(self, worker_id: WorkerId, handle: WorkerHandle) -> Held | None:
+        held: Held | None = None
+        member = Member(worker_id, handle, heard_at=time.monotonic())
         try:
+            member.retiring = await build_of(handle, timeout_s=ANSWER_S) != self._build
             held = cast(Held, await answer(handle.held.remote(()), timeout_s=ANSWER_S))
         except WorkerDied:
             return None
-        except WorkerSilent:
-            self._members[worker_id] = Member(worker_id, handle, heard_at=time.monotonic())
-            self._watch(worker_id)
-            return None
-        self._members[worker_id] = Member(worker_id, handle, ready=True, heard_at=time.monotonic())
+        except WorkerSilent:  # its first answer to a probe tells what it holds
+            logger.warning("worker is silent", extra={"worker_id": worker_id})
+        member.ready = held is not None
+        self._members[worker_id] = member
         self._watch(worker_id)
         return held
 
     def keep(self, held: Iterable[Held], adopted: Collection[AttemptKey]) -> None:
         """Wait for the adopted attempts, and hand finished ones to the next tick."""
         for one in held:
-            member = self._members[one.worker_id]
+            member = self._members.get(one.worker_id)
+            if member is None:  # it died since it answered, which frees its leases
+                continue
             member.adopted = {key: time.monotonic() for key in one.running if key in adopted}
-            self._receive(member, one.finished)
+            self._receive(member, [outcome for outcome in one.finished if outcome.attempt not in member.delivered])
 
     def start(self) -> None:
         """Fill every empty place of the pool with a new worker."""
@@ -136,7 +162,12 @@ class Crew:
         return any(member.busy_slots() for member in self._members.values())
 
     async def _hire(self, worker_id: WorkerId) -> None:
-        member = Member(worker_id, self._spawn(worker_id))
+        try:
+            member = Member(worker_id, self._spawn(worker_id))
+        except Exception:  # Ray may be starting again; a place of the pool must not be lost for it
+            logger.exception("worker cannot be started")
+            self._fill_place(worker_id)
+            return
         self._members[worker_id] = member
         try:
             await answer(member.handle.held.remote(()), timeout_s=START_S)
@@ -152,13 +183,24 @@ class Crew:
         member = self._members.pop(worker_id, None)
         if member is None:
             return
+        self._inbox = self._merge(dead=(worker_id,))
+        self._fill_place(worker_id)
+        logger.warning("worker died", extra={"worker_id": worker_id})
+        self.wake.set()
         self._kill(member.handle)
+
+    def _fill_place(self, worker_id: WorkerId) -> None:
         index, generation = worker_place(worker_id)
         self._deaths[index] = self._deaths.get(index, 0) + 1
-        self._inbox = self._merge(dead=(worker_id,))
         self._background_task(self._replace(worker_name(index, generation + 1), self._deaths[index]))
-        logger.warning("worker died", extra={"worker_id": worker_id, "deaths_in_a_row": self._deaths[index]})
-        self.wake.set()
+
+    async def _retire(self, member: Member) -> None:
+        """Replace an idle worker of another build. It holds nothing, so no lease is freed."""
+        index, generation = worker_place(member.worker_id)
+        del self._members[member.worker_id]
+        self._kill(member.handle)
+        logger.info("worker of another build replaced", extra={"worker_id": member.worker_id})
+        await self._hire(worker_name(index, generation + 1))
 
     async def _replace(self, worker_id: WorkerId, deaths: int) -> None:
         await asyncio.sleep(delay_s(deaths, RESPAWN, jitter=1.0))
@@ -172,7 +214,9 @@ class Crew:
         ready = [member for member in self._members.values() if member.ready]
         heard = [member for member in ready if now - member.heard_at < self._silence_s / 4]
         alive = tuple(key for member in heard for key in member.attempts(since=now - self._attempt_s))
-        free = [[member.worker_id] * (self._slots - member.busy_slots()) for member in heard]  # dealt out by turns
+        free = [  # dealt out by turns
+            [member.worker_id] * (self._slots - member.busy_slots()) for member in heard if not member.retiring
+        ]
         slots = tuple(worker_id for turn in zip_longest(*free) for worker_id in turn if worker_id is not None)
         inbox = self._merge(alive=alive, slots=slots)
         self._inbox = Inbox()
@@ -239,8 +283,9 @@ class Crew:
         self._background_task(self._probe(worker_id))
 
     async def _probe(self, worker_id: WorkerId) -> None:
+        missing_since: float | None = None  # asked in vain since; this process may itself have been frozen before
         while (member := self._members.get(worker_id)) is not None:
-            await asyncio.sleep(ADOPTED_PROBE_S if member.adopted else PROBE_S)
+            await asyncio.sleep(ADOPTED_PROBE_S if member.adopted or member.retiring else self._probe_s)
             committed = tuple(member.committed)
             try:
                 held = cast(Held, await answer(member.handle.held.remote(committed), timeout_s=ANSWER_S))
@@ -248,17 +293,22 @@ class Crew:
                 self._bury(worker_id)
                 return
             except WorkerSilent:
-                if time.monotonic() - member.heard_at > self._silence_s:
+                missing_since = missing_since or time.monotonic()
+                if time.monotonic() - missing_since > self._silence_s:
                     self._bury(worker_id)
                     return
                 continue
+            missing_since = None
             member.ready, member.heard_at = True, time.monotonic()
             member.delivered.difference_update(committed)
             member.committed.difference_update(committed)
-            self._take_adopted(member, held)
+            self._take(member, held)
             if self._hangs(member):
                 logger.warning("worker hangs", extra={"worker_id": worker_id})
                 self._bury(worker_id)
+                return
+            if member.retiring and member.is_done():
+                self._background_task(self._retire(member))
                 return
 
     def _hangs(self, member: Member) -> bool:
@@ -266,10 +316,13 @@ class Crew:
         oldest = min([*member.sent_at.values(), *member.adopted.values()], default=None)
         return oldest is not None and time.monotonic() - oldest > self._attempt_s + self._silence_s
 
-    def _take_adopted(self, member: Member, held: Held) -> None:
-        done = [outcome for outcome in held.finished if outcome.attempt in member.adopted]
-        ended = {outcome.attempt for outcome in done} | (member.adopted.keys() - set(held.running))
-        member.adopted = {key: at for key, at in member.adopted.items() if key not in ended}
+    def _take(self, member: Member, held: Held) -> None:
+        """Take what no awaited call will bring: of adopted attempts, and of a worker that was silent at first."""
+        known = member.delivered | member.committed
+        done = [one for one in held.finished if one.attempt not in known and not member.expects(one.attempt)]
+        running = [key for key in held.running if not member.expects(key)]
+        now = time.monotonic()
+        member.adopted = {key: member.adopted.get(key, now) for key in running}
         if done:
             self._receive(member, done)
             self.wake.set()

@@ -83,12 +83,15 @@ class Orders:
 class Dispatcher:
     """The scheduler's core. One thread at a time."""
 
-    def __init__(self, database: Database, *, holder: str, timing: Timing) -> None:
+    def __init__(self, database: Database, *, holder: str, timing: Timing, build: str = "") -> None:
         self._database = database
         self._holder = holder
         self._timing = timing
+        self._build = build
         self._epoch = Epoch(0)
-        self._due_at = 0.0
+        self._renew_at = 0.0
+        self._reap_at = 0.0
+        self._ticked_at: float | None = None
 
     @property
     def epoch(self) -> Epoch:
@@ -99,7 +102,7 @@ class Dispatcher:
     def lead(self) -> bool:
         """Take over with a new epoch. False while another Dispatcher leads or after an ordered stop."""
         with self._database.transaction() as conn:
-            epoch = tasks.take_over(conn, holder=self._holder, ttl_s=self._timing.leader_s)
+            epoch = tasks.take_over(conn, holder=self._holder, ttl_s=self._timing.leader_s, build=self._build)
         if epoch is None:
             return False
         self._epoch = epoch
@@ -129,10 +132,15 @@ class Dispatcher:
             FencedError: another Dispatcher leads; nothing was written.
             DatabaseUnavailable: nothing or everything was written; giving the same inbox again is safe.
         """
-        due = now >= self._due_at
-        orders = self.settle(inbox, reap=due, renew=due)
-        if due:
-            self._due_at = now + self._timing.lease_s / 4  # three renewals may be lost before a lease expires
+        beat_s = self._timing.lease_s / 4  # three renewals may be lost before a lease expires
+        if self._ticked_at is not None and now - self._ticked_at > beat_s:
+            # this process was frozen, or the database away: workers get a beat to be heard before leases are taken back
+            self._renew_at, self._reap_at = now, now + beat_s
+        self._ticked_at = now
+        renew, reap = now >= self._renew_at, now >= self._reap_at
+        orders = self.settle(inbox, reap=reap, renew=renew)
+        self._renew_at = now + beat_s if renew else self._renew_at
+        self._reap_at = now + beat_s if reap else self._reap_at
         return self._schedule(orders, inbox.slots)
 
     def settle(self, inbox: Inbox, *, reap: bool = False, renew: bool = True) -> Orders:

@@ -22,6 +22,7 @@ from actors.term import DispatcherStatus, Term
 from actors.worker import Held, Worker
 from state.db import Database
 from trace_ray import config, logs
+from trace_ray.build import build_id
 from trace_ray.contracts import AttemptKey, HeadRequest, LeaseGroup, Outcome, WorkerId
 from trace_ray.extract.choice import make_engine
 from trace_ray.storage import open_store
@@ -29,11 +30,12 @@ from trace_ray.storage import open_store
 actor: Final[Any] = ray.remote  # its types know no concurrency groups
 
 
-@actor(concurrency_groups={"control": 4})
+@actor(concurrency_groups={"control": 2, "heads": 2})  # a provider that hangs must not make its worker look silent
 class CryoWorker:
     """One worker process; `run` in `max_concurrency` threads, the rest answers while they work."""
 
     def __init__(self, worker_id: WorkerId, data_dir: Path) -> None:
+        build_id()  # of the files as they are now
         settings = config.load_stack(data_dir)
         logs.set_up(json=True, secrets=config.secrets(settings))
         share = 1 / (settings.workers * config.WORKER_SLOTS)
@@ -57,6 +59,10 @@ class CryoWorker:
         return self._worker.held(acknowledged)
 
     @ray.method(concurrency_group="control")
+    def version(self) -> str:
+        return build_id()
+
+    @ray.method(concurrency_group="heads")
     def head(self, request: HeadRequest) -> HeadAnswer:
         return self._ingester.answer_head(request)
 
@@ -91,6 +97,10 @@ class Dispatcher:
     async def status(self) -> DispatcherStatus:
         return self._term.status
 
+    @ray.method(concurrency_group="control")
+    async def version(self) -> str:
+        return build_id()
+
     def __repr__(self) -> str:
         return "Dispatcher"
 
@@ -103,17 +113,18 @@ def begin_term(data_dir: Path) -> Term:
     holder = f"{runtime.cluster_id()}/{space}/{os.getpid()}"
     database = Database(config.state_url(settings), application_name="trace-dispatcher")
     policy = config.LOCAL_RETRIES if settings.embedded_postgres else config.RETRIES
-    timing = Timing(lease_s=config.LEASE_S, leader_s=config.LEADER_S, policy=policy)
+    timing = Timing(lease_s=settings.lease_s, leader_s=settings.leader_s, policy=policy)
     crew = Crew(
         partial(spawn_worker, data_dir=data_dir, space=space),
         runtime.kill,
         size=settings.workers,
         slots=config.WORKER_SLOTS,
-        silence_s=config.LEASE_S,
-        attempt_s=settings.range_timeout_s + config.LEASE_S,
+        silence_s=settings.lease_s,
+        attempt_s=settings.range_timeout_s + settings.lease_s,
+        build=build_id(),
     )
     return Term(
-        Core(database, holder=holder, timing=timing),
+        Core(database, holder=holder, timing=timing, build=build_id()),
         crew,
         living=partial(runtime.workers, space),
         record=Metrics().record,

@@ -55,6 +55,8 @@ class WorkerHandle(Protocol):
     def held(self) -> RemoteMethod: ...
     @property
     def head(self) -> RemoteMethod: ...
+    @property
+    def version(self) -> RemoteMethod: ...
 
 
 class DispatcherHandle(Protocol):
@@ -66,6 +68,8 @@ class DispatcherHandle(Protocol):
     def status(self) -> RemoteMethod: ...
     @property
     def stop(self) -> RemoteMethod: ...
+    @property
+    def version(self) -> RemoteMethod: ...
 
 
 # --- the cluster --------------------------------------------------------------------------------------------------
@@ -125,8 +129,8 @@ def disconnect() -> None:
 
 
 def cluster_id() -> str:
-    """Return what tells one cluster from the next: the address of its control store."""
-    return str(ray.get_runtime_context().gcs_address)
+    """Return what tells one cluster from the next: its session, for two machines may use the same loopback address."""
+    return str(ray.get_runtime_context().get_session_name())
 
 
 # --- named actors -------------------------------------------------------------------------------------------------
@@ -244,6 +248,19 @@ async def answer(call: Awaitable[Any], *, timeout_s: float | None = None) -> Any
     except RayTaskError as error:  # the method itself failed: what the worker still holds has to be asked for
         logger.exception("a worker's method failed")
         raise WorkerSilent from error
+
+
+async def build_of(handle: WorkerHandle, *, timeout_s: float) -> str:
+    """Return the build of a worker's code; one that is too old to know says "".
+
+    Raises:
+        WorkerDied, WorkerSilent
+    """
+    try:
+        ask_build = handle.version
+    except AttributeError:
+        return ""
+    return str(await answer(ask_build.remote(), timeout_s=timeout_s))
 
 
 async def _awaited(call: Awaitable[Any]) -> Any:

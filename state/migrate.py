@@ -76,20 +76,47 @@ def migrate(url: str, ledger: Ledger = "state", *, files_: Sequence[Migration] |
     return applied
 
 
+def pending(url: str, ledger: Ledger = "state") -> list[str]:
+    """Return the names of the files that `migrate` would apply.
+
+    Raises:
+        SchemaAhead, LedgerConflict, DatabaseUnavailable
+    """
+    wanted = migrations(ledger)
+    with connect(url, application_name="trace-migrate", settings=PATIENT) as conn:
+        if not _exists(conn, "public.trace_migrations"):
+            return [one.name for one in wanted]
+        return [one.name for one in wanted if not _is_applied(conn, ledger, one, newest=wanted[-1].version)]
+
+
+def foreign_leader(url: str, build: str) -> str | None:
+    """Return who leads with the code of another build, as people know it; None when nobody does.
+
+    Works on every schema that was ever released: it is asked before a migration.
+    """
+    with connect(url, application_name="trace-migrate", settings=PATIENT) as conn:
+        if not _exists(conn, "state.dispatcher"):
+            return None
+        row = conn.execute(
+            b"SELECT holder FROM state.dispatcher d WHERE expires_at > clock_timestamp()"
+            b" AND to_jsonb(d) ->> 'build' IS DISTINCT FROM %(build)s::text",
+            {"build": build},
+        ).fetchone()
+    return None if row is None else str(row["holder"])
+
+
+def _exists(conn: Connection, table: str) -> bool:
+    row = conn.execute(b"SELECT to_regclass(%s::text) IS NOT NULL AS yes", (table,)).fetchone()
+    return row is not None and bool(row["yes"])
+
+
 def check(url: str, ledger: Ledger = "state") -> None:
     """Refuse to work on a database that is not exactly at the schema of this code.
 
     Raises:
         SchemaAhead, LedgerConflict, RefusedInput, DatabaseUnavailable
     """
-    wanted = migrations(ledger)
-    with connect(url, application_name="trace-migrate", settings=PATIENT) as conn:
-        present = conn.execute(b"SELECT to_regclass('public.trace_migrations') IS NOT NULL AS yes").fetchone()
-        behind = not present or not present["yes"]
-        if not behind:
-            applied = [_is_applied(conn, ledger, one, newest=wanted[-1].version) for one in wanted]  # judges each one
-            behind = not all(applied)
-    if behind:
+    if pending(url, ledger):
         raise RefusedInput("the database has no trace_ray schema of this version yet: run `trace-ray up`")
 
 

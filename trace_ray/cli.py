@@ -13,10 +13,11 @@ from typing import Final, NoReturn
 import click
 
 from query import confine, service
-from state import datasets, jobs, tasks
+from state import datasets, jobs, migrate, tasks
 from state.db import Connection, Database
 from trace_ray import check as checking
 from trace_ray import config, console, demo, doctor, follow, logs
+from trace_ray.build import build_id
 from trace_ray.config import Settings
 from trace_ray.console import say
 from trace_ray.contracts import Job
@@ -147,7 +148,9 @@ def check(path: Path, as_json: bool) -> None:
 def apply(path: Path) -> None:
     """Create or update the job of a file."""
     settings = _settings()
-    _apply(config.read_job(path, settings.org_id), settings)
+    job = config.read_job(path, settings.org_id)
+    _upgrade(settings)
+    _apply(job, settings)
 
 
 @cli.command()
@@ -291,6 +294,20 @@ def _sync(path: Path) -> None:
         database.close()
     if not complete:
         sys.exit(INCOMPLETE)
+
+
+def _upgrade(settings: Settings) -> None:
+    """Bring the running stack to this build; one that runs elsewhere is only told of."""
+    if (holder := migrate.foreign_leader(config.state_url(settings), build_id())) is None:
+        return
+    cluster = ray_cluster.find(settings)
+    if cluster is not None:
+        from trace_ray.lite import stack
+
+        if stack.runs_other_build(settings, cluster):
+            _up(settings)
+            return
+    say(f"Note: the Dispatcher on {holder} is of another build: run `trace-ray up` there")
 
 
 def _apply(job: Job, settings: Settings) -> None:

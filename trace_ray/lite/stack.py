@@ -14,6 +14,7 @@ from actors import remote, runtime
 from actors.term import DispatcherStatus
 from state import migrate
 from trace_ray import config
+from trace_ray.build import build_id
 from trace_ray.config import Settings
 from trace_ray.errors import StackUnavailable
 from trace_ray.lite import devnet, ray_cluster
@@ -44,9 +45,11 @@ def up(settings: Settings, cluster: Cluster, say: Say) -> StackStatus:
     Raises:
         StackUnavailable, DatabaseUnavailable, SchemaAhead, RefusedInput: each says what to do.
     """
-    settings, postgres = start_postgres(settings, say)
-    config.save_stack(settings)
+    settings, postgres = start_postgres(settings)
     runtime.connect(cluster.address, data_dir=settings.data_dir)
+    _drain_other_build(settings, say)
+    _migrate(settings, say)
+    config.save_stack(settings)
     ray_cluster.joined(settings, cluster)
     status = _wait_until_leading(_fresh_dispatcher(settings.data_dir))
     runtime.disconnect()  # what follows needs only the ledger, and Ray would print its own news into our output
@@ -75,8 +78,8 @@ def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
         say("The demo's devnet stopped; its chain is gone, what was published stays")
 
 
-def start_postgres(settings: Settings, say: Say) -> tuple[Settings, str]:
-    """Return settings with both database URLs filled in, migrated; and a word on where Postgres is."""
+def start_postgres(settings: Settings) -> tuple[Settings, str]:
+    """Return settings with both database URLs filled in, and a word on where Postgres is."""
     where = "the configured database"
     if settings.embedded_postgres:
         server = LocalPostgres(settings.data_dir)
@@ -85,10 +88,53 @@ def start_postgres(settings: Settings, say: Say) -> tuple[Settings, str]:
         url = server.url(DATABASE)
         settings = replace(settings, state_database_url=url, data_database_url=url)
         where = "embedded"
-    applied = migrate.migrate(config.state_url(settings))
+    return settings, where
+
+
+def runs_other_build(settings: Settings, cluster: Cluster) -> bool:
+    """Say whether the Dispatcher of this stack runs the code of another build than this process.
+
+    Raises:
+        StackUnavailable: the cluster or the Dispatcher gives no answer.
+    """
+    runtime.connect(cluster.address, data_dir=settings.data_dir)
+    handle = runtime.dispatcher(runtime.namespace(settings.data_dir))
+    return handle is not None and _build(handle) != build_id()
+
+
+def _drain_other_build(settings: Settings, say: Say) -> None:
+    """Let a Dispatcher of another build finish what runs and end it; this build's takes its place.
+
+    It commits with its own code on its own schema: only then may the database be migrated.
+    """
+    space = runtime.namespace(settings.data_dir)
+    handle = runtime.dispatcher(space)
+    if handle is None or (build := _build(handle)) == build_id():
+        return
+    say(f"The Dispatcher is of build {build or '(too old to say)'}: its ranges finish, then {build_id()} goes on")
+    _stop_dispatcher(handle, space, drain_s=settings.range_timeout_s, say=say)
+
+
+def _migrate(settings: Settings, say: Say) -> None:
+    """Bring the ledgers to the schema of this code.
+
+    Raises:
+        StackUnavailable: a Dispatcher elsewhere leads with other code, under which the schema must not change.
+    """
+    url = config.state_url(settings)
+    if not migrate.pending(url):
+        return
+    give_up = time.monotonic() + config.LEADER_S + ANSWER_S  # one that was killed leads until its term ends
+    while (holder := migrate.foreign_leader(url, build_id())) is not None:
+        if time.monotonic() > give_up:
+            raise StackUnavailable(
+                f"the database has to be migrated, and a Dispatcher of another build leads on {holder}: "
+                "run `trace-ray down` there, or upgrade it first"
+            )
+        time.sleep(0.5)
+    applied = migrate.migrate(url)
     if applied:
         say(f"Database migrated: {len(applied)} step{'s' if len(applied) > 1 else ''}")
-    return settings, where
 
 
 def dispatcher_status(settings: Settings, cluster: Cluster) -> DispatcherStatus | None:
@@ -107,10 +153,7 @@ def _fresh_dispatcher(data_dir: Path) -> runtime.DispatcherHandle:
     handle = runtime.ensure_dispatcher(remote.Dispatcher, data_dir=data_dir)
     if not _status(handle, timeout_s=DISPATCHER_START_S).stopped:
         return handle
-    runtime.kill(handle)
-    give_up = time.monotonic() + ANSWER_S
-    while runtime.dispatcher(runtime.namespace(data_dir)) is not None and time.monotonic() < give_up:
-        time.sleep(0.1)
+    _kill_dispatcher(handle, runtime.namespace(data_dir))
     return runtime.ensure_dispatcher(remote.Dispatcher, data_dir=data_dir)
 
 
@@ -130,15 +173,36 @@ def _status(handle: runtime.DispatcherHandle, *, timeout_s: float = ANSWER_S) ->
     return cast(DispatcherStatus, runtime.ask(handle.status.remote(), timeout_s=timeout_s))
 
 
+def _build(handle: runtime.DispatcherHandle) -> str:
+    """Return the build of a Dispatcher's code; one that is too old to know says ""."""
+    try:
+        ask_build = handle.version
+    except AttributeError:
+        return ""
+    return str(runtime.ask(ask_build.remote(), timeout_s=DISPATCHER_START_S))
+
+
 def _stop_actors(data_dir: Path, say: Say) -> None:
     space = runtime.namespace(data_dir)
     handle = runtime.dispatcher(space)
     if handle is not None:
-        try:
-            runtime.ask(handle.stop.remote(DRAIN_S), timeout_s=DRAIN_S + ANSWER_S)
-        except StackUnavailable as error:
-            say(f"The Dispatcher was killed, its ranges go on at the next start ({error})")
-        runtime.kill(handle)
+        _stop_dispatcher(handle, space, drain_s=DRAIN_S, say=say)
         say("Dispatcher and workers stopped")
     for worker in runtime.workers(space).values():
         runtime.kill(worker)
+
+
+def _stop_dispatcher(handle: runtime.DispatcherHandle, space: str, *, drain_s: float, say: Say) -> None:
+    """Let a Dispatcher drain, end it, and return when its name is free."""
+    try:
+        runtime.ask(handle.stop.remote(drain_s), timeout_s=drain_s + ANSWER_S)
+    except StackUnavailable as error:
+        say(f"The Dispatcher was killed, its ranges go on at the next start ({error})")
+    _kill_dispatcher(handle, space)
+
+
+def _kill_dispatcher(handle: runtime.DispatcherHandle, space: str) -> None:
+    runtime.kill(handle)
+    give_up = time.monotonic() + ANSWER_S
+    while runtime.dispatcher(space) is not None and time.monotonic() < give_up:
+        time.sleep(0.1)

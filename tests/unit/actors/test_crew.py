@@ -1,0 +1,216 @@
+"""The crew without Ray: real workers in threads behind handles that can be silent, dead or of another build."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from ray.exceptions import ActorUnavailableError
+
+from actors import crew as crew_module
+from actors.crew import Crew
+from actors.dispatcher import HeadAnswer, Inbox
+from actors.worker import Held, Worker
+from tests.unit.actors.leases import group
+from trace_ray.contracts import AttemptKey, Failure, HeadRequest, LeaseGroup, Outcome, WorkerId
+
+NEW = "2+new"
+FIRST = WorkerId("cryo/0.0")
+SECOND = WorkerId("cryo/0.1")
+
+
+@dataclass
+class Method:
+    """A remote method: the call runs in a thread, as Ray's would in another process."""
+
+    work: Callable[..., object]
+
+    def remote(self, *args: object) -> Awaitable[object]:
+        return asyncio.get_running_loop().create_task(asyncio.to_thread(self.work, *args))
+
+
+@dataclass
+class Handle:
+    """One worker. `go` lets its running groups end; `silent` makes it unreachable."""
+
+    worker_id: WorkerId
+    build: str = NEW
+    silent: bool = False
+    killed: bool = False
+    go: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.worker = Worker(self.worker_id, self._work)
+        self.run = Method(self._run)
+        self.held = Method(self._held)
+        self.head = Method(self._head)
+        self.version = Method(self._version)
+
+    def _work(self, one: LeaseGroup) -> list[Outcome]:
+        assert self.go.wait(10)
+        return [Failure(lease.key, "SourceLied", "short", True) for lease in one.leases]
+
+    def _run(self, groups: Sequence[LeaseGroup]) -> list[Outcome]:
+        self._answer()
+        return self.worker.run(groups)
+
+    def _held(self, acknowledged: Sequence[AttemptKey]) -> Held:
+        self._answer()
+        return self.worker.held(acknowledged)
+
+    def _head(self, request: HeadRequest) -> HeadAnswer:
+        return HeadAnswer(request.rpc_pool, request.chain_id, 7)
+
+    def _version(self) -> str:
+        self._answer()
+        return self.build
+
+    def _answer(self) -> None:
+        if self.silent:
+            raise ActorUnavailableError("no answer", b"\0" * 16)
+
+
+@dataclass
+class Pool:
+    """A crew and the handles it was given; `broken` makes the next spawns fail."""
+
+    size: int = 1
+    broken: int = 0
+    spawned: dict[WorkerId, Handle] = field(default_factory=dict[WorkerId, Handle])
+
+    def __post_init__(self) -> None:
+        self.crew = Crew(self._spawn, self._kill, size=self.size, slots=2, silence_s=2.0, attempt_s=60.0, build=NEW)
+
+    def _spawn(self, worker_id: WorkerId) -> Handle:
+        if self.broken:
+            self.broken -= 1
+            raise ConnectionError("Ray is starting")
+        self.spawned[worker_id] = Handle(worker_id)
+        return self.spawned[worker_id]
+
+    def _kill(self, handle: object) -> None:
+        assert isinstance(handle, Handle)
+        handle.killed = True
+
+    async def until(self, condition: Callable[[Inbox], bool]) -> Inbox:
+        """Collect until the condition holds; what came in meanwhile is kept together."""
+        inbox = self.crew.collect()
+        for _ in range(1000):
+            if condition(inbox):
+                return inbox
+            await asyncio.sleep(0.01)
+            self.crew.put_back(inbox)
+            inbox = self.crew.collect()
+        raise AssertionError(f"never: {inbox}")
+
+
+def start_running(handle: Handle, one: LeaseGroup) -> threading.Thread:
+    """Give a worker work that an earlier Dispatcher sent."""
+    thread = threading.Thread(target=handle.worker.run, args=([one],), daemon=True)
+    thread.start()
+    while not handle.worker.held().running:
+        pass
+    return thread
+
+
+def test_what_a_worker_held_while_it_was_silent_arrives_when_it_answers_again() -> None:
+    async def scene() -> None:
+        pool, handle = Pool(), Handle(FIRST, silent=True)
+        finished, running = group(FIRST), group(FIRST)
+        handle.go.set()
+        handle.worker.run([finished])
+        handle.go.clear()
+        thread = start_running(handle, running)
+        held, silent = await pool.crew.adopt({FIRST: handle})
+        assert (held, silent) == ([], [FIRST])
+        handle.silent = False
+        inbox = await pool.until(lambda inbox: bool(inbox.outcomes and inbox.alive))
+        assert [outcome.attempt for outcome in inbox.outcomes] == [finished.leases[0].key]
+        assert inbox.alive == (running.leases[0].key,)  # its lease is renewed
+        handle.go.set()
+        inbox = await pool.until(lambda inbox: bool(inbox.outcomes))
+        assert [outcome.attempt for outcome in inbox.outcomes] == [running.leases[0].key]
+        thread.join()
+
+    asyncio.run(scene())
+
+
+def test_an_outcome_is_told_once_and_forgotten_once_it_is_committed() -> None:
+    async def scene() -> None:
+        pool = Pool()
+        pool.crew.start()
+        await pool.until(lambda inbox: bool(inbox.slots))
+        one, handle = group(FIRST), pool.spawned[FIRST]
+        handle.go.set()
+        pool.crew.place([one])
+        inbox = await pool.until(lambda inbox: bool(inbox.outcomes))
+        assert len(handle.worker.held().finished) == 1  # kept until the ledger has it
+        pool.crew.settled([outcome.attempt for outcome in inbox.outcomes])
+        await pool.until(lambda _: not handle.worker.held().finished)
+        await asyncio.sleep(0.5)
+        assert not pool.crew.collect().outcomes
+
+    asyncio.run(scene())
+
+
+def test_a_worker_of_another_build_finishes_its_ranges_and_is_replaced() -> None:
+    async def scene() -> None:
+        pool, handle = Pool(), Handle(FIRST, build="1+old")
+        running = group(FIRST)
+        thread = start_running(handle, running)
+        held, silent = await pool.crew.adopt({FIRST: handle})
+        assert not silent
+        pool.crew.keep(held, held[0].running)
+        pool.crew.start()
+        await asyncio.sleep(0.6)
+        inbox = pool.crew.collect()
+        assert not inbox.slots  # no new lease for old code
+        assert inbox.alive == (running.leases[0].key,)
+        assert not handle.killed
+        handle.go.set()
+        inbox = await pool.until(lambda inbox: bool(inbox.outcomes))
+        assert not handle.killed  # its outcome is not in the ledger yet
+        pool.crew.settled([outcome.attempt for outcome in inbox.outcomes])
+        inbox = await pool.until(lambda inbox: SECOND in inbox.slots)
+        assert handle.killed
+        assert not inbox.dead  # it held nothing: no lease was freed
+        thread.join()
+
+    asyncio.run(scene())
+
+
+def test_a_place_of_the_pool_survives_a_spawn_that_fails() -> None:
+    async def scene() -> None:
+        pool = Pool(broken=2)
+        pool.crew.start()
+        inbox = await pool.until(lambda inbox: bool(inbox.slots))
+        assert inbox.slots == (WorkerId("cryo/0.2"),) * 2
+
+    asyncio.run(scene())
+
+
+def test_a_worker_that_died_between_two_steps_of_a_take_over_is_left_out() -> None:
+    async def scene() -> None:
+        pool, handle = Pool(), Handle(FIRST)
+        held, _ = await pool.crew.adopt({FIRST: handle})
+        pool.crew.dismiss()
+        pool.crew.keep(held, [])
+        assert not pool.crew.busy()
+
+    asyncio.run(scene())
+
+
+def test_a_frozen_dispatcher_does_not_bury_workers_for_its_own_silence() -> None:
+    async def scene() -> None:
+        pool = Pool()
+        pool.crew.start()
+        await pool.until(lambda inbox: bool(inbox.slots))
+        handle = pool.spawned[FIRST]
+        crew_module.time.sleep(2.5)  # the loop stands still longer than a worker may be silent
+        handle.silent = True  # and the first probe afterwards is lost
+        await asyncio.sleep(0.25)
+        handle.silent = False
+        await pool.until(lambda inbox: bool(inbox.slots))
+        assert not handle.killed
+
+    asyncio.run(scene())
