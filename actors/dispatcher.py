@@ -186,7 +186,9 @@ class Dispatcher:
             heads = jobs.heads_wanted(conn)
             planned = jobs.plan(conn, self._epoch)
             groups = tasks.claim(conn, self._epoch, slots, ttl_s=self._timing.lease_s) if slots else []
-            events = outbox.drain(conn, self._epoch, OUTBOX_TOPICS, OUTBOX_BATCH)
-        for event in events:
+            drained = outbox.drain(conn, self._epoch, HANDLERS, limit=OUTBOX_BATCH, policy=OUTBOX_RETRIES)
+        for event in drained.handled:
             logger.info("ledger event", extra={"topic": event.topic, "cause": event.idempotency_key})
+        for one in drained.unhandled:
+            logger.warning("ledger event not handled", extra={"topic": one.event.topic, "failure": one.error})
         return replace(orders, groups=tuple(groups), heads=tuple(heads), planned=planned)

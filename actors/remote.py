@@ -18,6 +18,7 @@ from actors.dispatcher import Dispatcher as Core
 from actors.dispatcher import HeadAnswer, Timing
 from actors.ingest import Ingester, Limits
 from actors.metrics import Metrics
+from actors.sweeper import for_stack, sweep_staging
 from actors.term import DispatcherStatus, Term
 from actors.worker import Held, Worker
 from state.db import Database
@@ -49,6 +50,7 @@ class CryoWorker:
             Limits(range_s=settings.range_timeout_s, share=share),
         )
         self._worker = Worker(worker_id, self._ingester.run)
+        sweep_staging(settings.data_dir / "staging", kept_s=config.STAGING_KEPT_S)
 
     @ray.method
     def run(self, groups: Sequence[LeaseGroup]) -> list[Outcome]:
@@ -128,6 +130,7 @@ def begin_term(data_dir: Path) -> Term:
         crew,
         living=partial(runtime.workers, space),
         record=Metrics().record,
+        upkeep=lambda: for_stack(settings).sweep(),
     )
 
 

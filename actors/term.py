@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.25  # a wake-up is a hint; this is how long a lost one costs
 LEAD_RETRY_S = 0.5
 DATABASE_RETRY_S = 1.0
+UPKEEP_DELAY_S = 60.0  # a Dispatcher that dies at once must not list a bucket each time
+UPKEEP_S = 3600.0
 
 Record = Callable[[Orders], None]
 
@@ -50,11 +52,13 @@ class Term:
         *,
         living: Callable[[], Mapping[WorkerId, WorkerHandle]],
         record: Record,
+        upkeep: Callable[[], object] | None = None,
     ) -> None:
         self._core = core
         self._crew = crew
         self._living = living
         self._record = record
+        self._upkeep = upkeep
         self._asked: set[tuple[str, int]] = set()
         self._stopping = False
         self._ticks = 0
@@ -69,9 +73,13 @@ class Term:
         """Serve until `stop`. Raises FencedError when another Dispatcher leads."""
         try:
             await self._take_over()
-            while not self._stopping:
-                await self._one_tick()
-                await self._pause()
+            tending = asyncio.create_task(self._tend())
+            try:
+                while not self._stopping:
+                    await self._one_tick()
+                    await self._pause()
+            finally:
+                tending.cancel()
         finally:
             self.ended.set()
 
@@ -110,6 +118,20 @@ class Term:
         self._crew.keep(held, adopted)
         self._crew.start()
         logger.info("term began", extra={"epoch": self._core.epoch, "adopted": len(adopted), "workers": len(held)})
+
+    async def _tend(self) -> None:
+        """Do the upkeep now and then, beside the ticks."""
+        if self._upkeep is None:
+            return
+        await asyncio.sleep(UPKEEP_DELAY_S)
+        while True:
+            try:
+                await asyncio.to_thread(self._upkeep)
+            except TraceError as error:
+                logger.warning("upkeep left undone", extra={"reason": str(error)})
+            except Exception:
+                logger.exception("upkeep failed")
+            await asyncio.sleep(UPKEEP_S)
 
     async def _one_tick(self) -> None:
         inbox = self._crew.collect()

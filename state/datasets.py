@@ -6,12 +6,13 @@ numbers come from one counter per organisation, so one number fixes all datasets
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from psycopg.rows import tuple_row
 
 from state.db import Connection, Row, statements
+from state.gaps import missing
 from trace_ray.contracts import (
     BlockRange,
     Certificate,
@@ -25,7 +26,7 @@ from trace_ray.contracts import (
     VersionId,
 )
 from trace_ray.errors import NotFound
-from trace_ray.reports import Coverage, VersionView
+from trace_ray.reports import Coverage, Missing, MissingReason, VersionView
 
 SQL: Final = statements("datasets")
 
@@ -80,7 +81,8 @@ def coverage(conn: Connection, org_id: OrgId, name: str, snapshot: int | None = 
     extent = _planned(row, islands) if snapshot is None else _published(row, islands)
     sizes = _sizes(conn, rows, seen)[row["dataset_uuid"]]
     versions = conn.execute(SQL["versions"], {"dataset": row["dataset_uuid"], "snapshot": seen})
-    return _coverage(row, extent, sizes, tuple(map(_version, versions)))
+    found = _coverage(row, extent, sizes, tuple(map(_version, versions)))
+    return found if snapshot is not None else replace(found, missing=_missing(conn, row, extent))
 
 
 def pin(conn: Connection, org_id: OrgId, names: Sequence[str] | None, as_of: int | None) -> Grant:
@@ -171,6 +173,20 @@ def _planned(row: Row, islands: Sequence[BlockRange]) -> _Extent:
     """The span now: up to the furthest planned block."""
     published = _published(row, islands)
     return _Extent(published.start, max(published.end, row["planned_to"]), islands)
+
+
+def _missing(conn: Connection, row: Row, extent: _Extent) -> tuple[Missing, ...]:
+    """Explain what is not published, up to the last block that a job with a fixed target wants."""
+    wanted_to = row["wanted_to"] or 0
+    beyond = [BlockRange(extent.end, wanted_to)] if wanted_to > extent.end else []
+    place = {"dataset": row["dataset_uuid"]}
+    known = [_piece(one, MissingReason(one["reason"])) for one in conn.execute(SQL["unpublished"], place)]
+    gone = [_piece(one, MissingReason.REPLACED) for one in conn.execute(SQL["out_of_sight"], place)]
+    return missing([*extent.gaps, *beyond], known, gone)
+
+
+def _piece(row: Row, reason: MissingReason) -> Missing:
+    return Missing(BlockRange(row["range_start"], row["range_end"]), reason, row["detail"])
 
 
 def _coverage(row: Row, extent: _Extent, sizes: _Sizes, versions: tuple[VersionView, ...]) -> Coverage:

@@ -12,8 +12,10 @@ from typing import Final, NoReturn
 
 import click
 
+from actors.repairer import withdraw_lost
+from actors.sweeper import for_stack
 from query import confine, service
-from state import datasets, jobs, migrate, tasks
+from state import datasets, jobs, migrate, repair, tasks
 from state.db import Connection, Database
 from trace_ray import check as checking
 from trace_ray import config, console, demo, doctor, follow, logs
@@ -32,7 +34,7 @@ from trace_ray.errors import (
 from trace_ray.lite import anvil, devnet, ray_cluster
 from trace_ray.lite.alone import alone
 from trace_ray.lite.effective import effective, need_pools, share_pools
-from trace_ray.storage import open_store
+from trace_ray.storage import ObjectStore, open_store
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -82,9 +84,10 @@ def cli() -> None:
 
 
 @cli.command()
-def up() -> None:
-    """Start the local stack: Postgres, Ray, Dispatcher, workers. Harmless when it runs."""
-    _up(_settings())
+@click.option("--moved-store", is_flag=True, help="The published objects were copied to TRACE_OBJECT_STORE.")
+def up(moved_store: bool) -> None:
+    """Start the local stack: Postgres, Ray, Dispatcher, workers. Harmless when it runs; another build takes over."""
+    _up(_settings(), moved_store=moved_store)
 
 
 @cli.command()
@@ -207,6 +210,33 @@ def retry(name: str) -> None:
     say(f"{ranges} dead range{'' if ranges == 1 else 's'} of {name} put back")
 
 
+@cli.command(name="repair")
+@click.argument("name", metavar="JOB")
+@click.option("--check-objects", is_flag=True, help="First look whether every published object is still there.")
+def repair_command(name: str, check_objects: bool) -> None:
+    """Plan exactly the missing ranges of a job again, also while it runs."""
+    settings = _settings()
+    if check_objects:
+        database = Database(config.state_url(settings), application_name="trace-cli")
+        lost = withdraw_lost(database, _store(settings), settings.org_id, name)
+        say(f"{lost} published version{'' if lost == 1 else 's'} had lost objects and were withdrawn")
+    with _transaction(settings) as conn:
+        console.print_repaired(name, repair.repair(conn, settings.org_id, name))
+
+
+@cli.command(name="sweep")
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--older-than", "hours", default=24.0, show_default=True, type=click.FloatRange(1), help="In hours.")
+def sweep_command(dry_run: bool, hours: float) -> None:
+    """Remove what lost attempts left: staging directories, and objects that were never published."""
+    settings = _settings()
+    swept = for_stack(settings, kept_s=hours * 3600).sweep(dry_run=dry_run)
+    say(
+        f"{'Would remove' if dry_run else 'Removed'} {swept.objects} unpublished objects ({swept.bytes:,} bytes) and "
+        f"{swept.directories} staging directories; {swept.kept} old objects are not this ledger's to judge"
+    )
+
+
 # --- data ---------------------------------------------------------------------------------------------------------
 
 
@@ -253,7 +283,7 @@ def _settings() -> Settings:
     return settings
 
 
-def _up(settings: Settings) -> None:
+def _up(settings: Settings, *, moved_store: bool = False) -> None:
     for warning in settings.warnings:
         say(f"Note: {warning}")
     with alone(settings.data_dir):
@@ -263,7 +293,7 @@ def _up(settings: Settings) -> None:
             cluster = ray_cluster.start(settings)
         from trace_ray.lite import stack
 
-        running = stack.up(settings, cluster, say)
+        running = stack.up(settings, cluster, say, moved_store=moved_store)
     console.print_stack(running, ray_cluster.token_file(settings.data_dir) if cluster.own else None)
 
 
@@ -323,9 +353,7 @@ def _ask(
 ) -> None:
     with _transaction(settings) as conn:
         grant = datasets.pin(conn, settings.org_id, None, as_of)
-    store = open_store(
-        settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
-    )
+    store = _store(settings)
     # who types the SQL here owns the data: a kernel without Landlock takes one wall away, not the answer
     limits = service.Limits(without_landlock=not confine.is_complete(confine.landlock_abi()))
     valid_s = limits.timeout_s + SIGNED_EXTRA_S
@@ -337,6 +365,12 @@ def _ask(
         limits=limits,
     )
     console.print_answer(answer, form=form, output=output)
+
+
+def _store(settings: Settings) -> ObjectStore:
+    return open_store(
+        settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
+    )
 
 
 def _ask_for_demo(sql: str) -> None:

@@ -23,11 +23,13 @@ from trace_ray.reports import Applied, Coverage, JobStatus, StreamStatus
 
 if TYPE_CHECKING:  # both import heavy libraries, which `status` and `apply` do without
     from query.service import Answer
+    from state.repair import Repaired
     from trace_ray.lite.stack import StackStatus
 
 FORMATS: Final = ("table", "json", "ndjson", "csv", "arrow", "parquet")
 BINARY: Final = ("arrow", "parquet")
 
+FEW: Final = 5  # ranges that are named before the rest is counted
 WIDE: Final = 200  # columns of a table that goes into a file or a pipe
 
 out: Final = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
@@ -220,9 +222,11 @@ def print_coverage(found: Coverage, *, as_json: bool) -> None:
     out.print(
         f"{found.dataset}: {found.blocks:,} blocks of {span}, {found.rows:,} rows in {found.files} files", markup=False
     )
-    for gap in found.gaps:
-        out.print(f"gap {gap}: {len(gap):,} blocks are missing", markup=False)
-    if not found.gaps:
+    for one in found.missing:
+        detail = f" ({one.detail})" if one.detail else ""
+        reason = one.reason.replace("_", " ")
+        out.print(Text(printable(f"missing {one.blocks}: {len(one.blocks):,} blocks, {reason}{detail}")))
+    if not found.missing:
         out.print("no gaps", markup=False)
     table = _table("blocks", "rows", "proof", "engine", "provider")
     for version in found.versions:
@@ -230,6 +234,24 @@ def print_coverage(found: Coverage, *, as_json: bool) -> None:
         engine = f"{certificate.engine} {certificate.engine_version}"
         table.add_row(str(version.blocks), f"{version.rows:,}", str(certificate.level), engine, certificate.provider)
     out.print(table)
+
+
+def print_repaired(name: str, streams: Sequence["Repaired"]) -> None:
+    """Tell what a repair planned, by stream and cause."""
+    for stream in streams:
+        parts = [
+            f"{len(ranges)} {what} ({', '.join(map(str, ranges[:FEW]))}{', ...' if len(ranges) > FEW else ''})"
+            for ranges, what in (
+                (stream.put_back, "dead put back"),
+                (stream.regenerated, "withdrawn made anew"),
+                (stream.never_planned, "never planned before"),
+            )
+            if ranges
+        ]
+        if parts:
+            say(f"{stream.dataset_key}: {'; '.join(parts)}")
+    planned = sum(stream.ranges for stream in streams)
+    say(f"{name}: {planned} ranges planned again" if planned else f"{name} misses nothing below its cursors")
 
 
 def _coverage(found: Coverage, *, versions: bool) -> dict[str, Any]:
@@ -246,6 +268,10 @@ def _coverage(found: Coverage, *, versions: bool) -> dict[str, Any]:
         "gaps": [[gap.start, gap.end] for gap in found.gaps],
     }
     if versions:
+        document["missing"] = [
+            {"start": one.blocks.start, "end": one.blocks.end, "reason": str(one.reason), "detail": one.detail}
+            for one in found.missing
+        ]
         document["versions"] = [
             {
                 "dataset_version": str(version.dataset_version),

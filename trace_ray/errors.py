@@ -75,6 +75,10 @@ class NotFound(RefusedInput):
     """A named job, dataset or snapshot does not exist. Exit code 2."""
 
 
+class ObjectMissing(FatalError):
+    """The object store has no object of this key."""
+
+
 class UnsupportedExtraction(FatalError):
     """The engine or the node cannot produce this dataset."""
 

@@ -2,8 +2,11 @@
 overwrite another's bytes; only the registry makes an object visible."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from trace_ray.contracts import (
     BlockRange,
@@ -12,11 +15,18 @@ from trace_ray.contracts import (
     DatasetUuid,
     Lease,
     Publication,
+    VersionId,
     dataset_version_id,
 )
 from trace_ray.errors import PublicationTooLarge
 
 SCHEMA_VERSION: Final = 1  # part of the config hash: raise it when a stable schema changes
+OBJECTS: Final = "cryo/"  # every object of a dataset lies under it
+UUID_TEXT: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+OBJECT_KEY: Final = re.compile(
+    rf"cryo/[0-9]+/(?P<dataset>{UUID_TEXT})/(?P<start>[0-9]{{1,18}})_(?P<end>[0-9]{{1,18}})/(?P<version>{UUID_TEXT})"
+    r"/[a-z0-9_]+\.[0-9a-f]+\.parquet"
+)
 MAX_FILES: Final = 256
 MAX_FILE_BYTES: Final = 512 * 1024**2
 MAX_RANGE_BYTES: Final = 2 * 1024**3
@@ -34,6 +44,29 @@ def object_key(lease: Lease, *, digest: str) -> str:
     version = dataset_version_id(task.dataset_uuid, task.config_hash, blocks, lease.generation)
     folder = f"cryo/{task.chain_id}/{task.dataset_uuid}/{blocks.start}_{blocks.end}/{version}"
     return f"{folder}/{task.dataset_key}_{blocks.start}_{blocks.end - 1}.{digest}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectName:
+    """What the key of a dataset's object says."""
+
+    key: str
+    dataset_uuid: DatasetUuid
+    blocks: BlockRange
+    dataset_version: VersionId
+
+
+def object_name(key: str) -> ObjectName | None:
+    """Read a key that `object_key` made; None for any other."""
+    match = OBJECT_KEY.fullmatch(key)
+    if match is None:
+        return None
+    start, end = int(match["start"]), int(match["end"])
+    if start >= end:
+        return None
+    return ObjectName(
+        key, DatasetUuid(UUID(match["dataset"])), BlockRange(start, end), VersionId(UUID(match["version"]))
+    )
 
 
 def check_caps(sizes: Sequence[int], blocks: BlockRange) -> None:

@@ -74,9 +74,31 @@ class VersionView:
     certificate: Certificate
 
 
+class MissingReason(StrEnum):
+    """Why blocks are not published."""
+
+    NEVER_PLANNED = "never_planned"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DEAD = "dead"  # or cancelled: nothing happens before `retry` or `repair`
+    REPLACED = "replaced"  # a version was withdrawn, and nothing makes the next one before `repair`
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Blocks that should be published and are not. `detail` is redacted text for people, or None."""
+
+    blocks: BlockRange
+    reason: MissingReason
+    detail: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What is published of a dataset in one snapshot. `blocks` counts published blocks."""
+    """What is published of a dataset in one snapshot. `blocks` counts published blocks.
+
+    `missing` explains the gaps and what a job wants beyond its cursor; listings and past snapshots leave it empty.
+    """
 
     dataset: str
     dataset_uuid: DatasetUuid
@@ -90,3 +112,4 @@ class Coverage:
     bytes: int
     gaps: tuple[BlockRange, ...]
     versions: tuple[VersionView, ...]
+    missing: tuple[Missing, ...] = ()

@@ -22,7 +22,7 @@ import s3fs
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
 
 from trace_ray.contracts import S3Credentials
-from trace_ray.errors import FatalError, StoreUnavailable, TraceError
+from trace_ray.errors import FatalError, ObjectMissing, StoreUnavailable, TraceError
 
 KEY: Final = re.compile(r"[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*")
 DIGEST_NAMED: Final = re.compile(r"\.[0-9a-f]{32,128}\.[a-z]+$")  # a name that holds its content's digest
@@ -89,7 +89,7 @@ class ObjectStore(Protocol):
         """Copy an object to `path`, whole or not at all.
 
         Raises:
-            FatalError: there is no such object.
+            ObjectMissing
         """
         ...
 
@@ -280,8 +280,8 @@ def _of_disk(error: OSError) -> TraceError:
             return StoreUnavailable(f"the disk of the object store fails ({type(error).__name__}): look at the disk")
 
 
-def _missing(key: str) -> FatalError:
-    return FatalError(f"the object store has no {key}: restore it, or sync its range again")
+def _missing(key: str) -> ObjectMissing:
+    return ObjectMissing(f"the object store has no {key}: restore it, or sync its range again")
 
 
 # --- a bucket -----------------------------------------------------------------------------------------------------

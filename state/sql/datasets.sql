@@ -8,7 +8,9 @@ SELECT d.dataset_uuid, d.name, d.cryo_dataset_name, y.newest,
     FROM state.dataset_versions v
     WHERE v.dataset_uuid = d.dataset_uuid AND v.published_snapshot <= %(snapshot)s::bigint), 0) END AS snapshot,
   (SELECT min(j.from_block) FROM state.streams s JOIN state.jobs j USING (job_id) WHERE s.dataset_uuid = d.dataset_uuid) AS from_block,
-  (SELECT max(c.next_block) FROM state.streams s JOIN state.cursors c USING (stream_id) WHERE s.dataset_uuid = d.dataset_uuid) AS planned_to
+  (SELECT max(c.next_block) FROM state.streams s JOIN state.cursors c USING (stream_id) WHERE s.dataset_uuid = d.dataset_uuid) AS planned_to,
+  (SELECT max(j.to_block) FROM state.streams s JOIN state.jobs j USING (job_id)
+   WHERE s.dataset_uuid = d.dataset_uuid AND s.enabled) AS wanted_to
 FROM state.datasets d
 JOIN state.snapshots y USING (org_id)
 WHERE d.org_id = %(org)s::uuid AND (%(names)s::text[] IS NULL OR d.name = ANY(%(names)s::text[]))
@@ -53,3 +55,21 @@ FROM state.dataset_versions v JOIN state.dataset_files f USING (dataset_version)
 WHERE v.dataset_uuid = ANY(%(datasets)s::uuid[]) AND v.published_snapshot <= %(snapshot)s::bigint
   AND (v.replaced_snapshot IS NULL OR v.replaced_snapshot > %(snapshot)s::bigint)
 ORDER BY v.dataset_uuid, v.range_start, f.position;
+
+-- name: unpublished
+-- Planned ranges of a dataset that are not done, with the reason as people read it. What waits after a failure is queued.
+SELECT r.range_start, r.range_end, t.error ->> 'message' AS detail,
+  CASE t.state WHEN 'running' THEN 'running' WHEN 'queued' THEN 'queued' ELSE 'dead' END AS reason
+FROM state.streams s
+JOIN state.ranges r USING (stream_id)
+JOIN state.tasks t USING (task_id)
+WHERE s.dataset_uuid = %(dataset)s::uuid AND NOT r.done
+ORDER BY r.range_start;
+
+-- name: out_of_sight
+-- Ranges whose last version was replaced without a successor. They cannot overlap: a version that overlaps a visible one is
+-- refused, and the last generation of a range stands for all of its generations.
+SELECT DISTINCT ON (v.range_start) v.range_start, v.range_end, v.withdrawn AS detail
+FROM state.dataset_versions v
+WHERE v.dataset_uuid = %(dataset)s::uuid AND v.replaced_snapshot IS NOT NULL AND v.withdrawn IS NOT NULL
+ORDER BY v.range_start, v.generation DESC;

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Final, cast
 
 from actors import remote, runtime
+from actors.sweeper import for_stack
 from actors.term import DispatcherStatus
 from state import migrate
 from trace_ray import config
 from trace_ray.build import build_id
 from trace_ray.config import Settings
-from trace_ray.errors import StackUnavailable
+from trace_ray.errors import StackUnavailable, StoreUnavailable
 from trace_ray.lite import devnet, ray_cluster
 from trace_ray.lite.postgres import LocalPostgres
 from trace_ray.lite.ray_cluster import Cluster
@@ -39,8 +40,10 @@ class StackStatus:
     dispatcher: DispatcherStatus
 
 
-def up(settings: Settings, cluster: Cluster, say: Say) -> StackStatus:
+def up(settings: Settings, cluster: Cluster, say: Say, *, moved_store: bool = False) -> StackStatus:
     """Start what is missing and return when the Dispatcher leads. The caller holds the lock of the data directory.
+
+    `moved_store`: the published objects were copied to where TRACE_OBJECT_STORE points now.
 
     Raises:
         StackUnavailable, DatabaseUnavailable, SchemaAhead, RefusedInput: each says what to do.
@@ -49,6 +52,10 @@ def up(settings: Settings, cluster: Cluster, say: Say) -> StackStatus:
     runtime.connect(cluster.address, data_dir=settings.data_dir)
     _drain_other_build(settings, say)
     _migrate(settings, say)
+    try:
+        for_stack(settings).claim_store(settings.object_store, moved=moved_store)
+    except StoreUnavailable as error:
+        say(f"Note: {error}")  # ranges wait for it, and nothing else does
     config.save_stack(settings)
     ray_cluster.joined(settings, cluster)
     status = _wait_until_leading(_fresh_dispatcher(settings.data_dir))

@@ -1,0 +1,147 @@
+"""Removes what attempts left behind: staging directories of killed workers, and objects that were never committed.
+
+A committed object is never touched. Only what is old, what nothing registers, and what no task can publish any more is
+deleted, and only in an object store that carries the id of this ledger (promise 1: nothing is lost, at any line).
+"""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from state import sweep
+from state.db import Database
+from trace_ray.config import STAGING_KEPT_S, Settings, state_url
+from trace_ray.errors import ObjectMissing, RefusedInput
+from trace_ray.manifest import OBJECTS, object_name
+from trace_ray.storage import ObjectStore, StoredObject, open_store
+
+logger = logging.getLogger(__name__)
+
+OWNER: Final = "ledger-id.txt"  # key of the object that says whose store it is
+BATCH: Final = 50  # objects that are deleted under one lock: well below the lock timeout of whoever waits
+PAGE: Final = 1000
+ATTEMPTS: Final = "attempt-*"
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What was removed, or with `dry_run` would be. `kept` are old objects that are none of this ledger's business."""
+
+    directories: int
+    objects: int
+    bytes: int
+    kept: int
+
+
+def sweep_staging(staging: Path, *, kept_s: float, dry_run: bool = False) -> int:
+    """Remove the directories of attempts that ended long ago without cleaning up; return how many."""
+    swept = 0
+    for directory in staging.glob(ATTEMPTS):
+        try:
+            age_s = time.time() - directory.stat().st_mtime
+        except FileNotFoundError:  # its attempt ended at this moment
+            continue
+        if age_s > kept_s:
+            swept += 1
+            if not dry_run:
+                shutil.rmtree(directory, ignore_errors=True)
+    return swept
+
+
+def for_stack(settings: Settings, *, kept_s: float = STAGING_KEPT_S) -> "Sweeper":
+    """Return what sweeps the object store of a stack, and the staging directories of this machine."""
+    store = open_store(
+        settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
+    )
+    database = Database(state_url(settings), application_name="trace-sweeper")
+    return Sweeper(database, store, settings.data_dir / "staging", kept_s=kept_s)
+
+
+class Sweeper:
+    """Sweeps one object store for one ledger. May run at any time, also several at once."""
+
+    def __init__(self, database: Database, store: ObjectStore, staging: Path, *, kept_s: float) -> None:
+        self._database = database
+        self._store = store
+        self._staging = staging
+        self._kept_s = kept_s
+
+    def claim_store(self, url: str, *, moved: bool = False) -> None:
+        """Tie ledger and object store together, before anything is written.
+
+        Raises:
+            RefusedInput: the store belongs to another ledger, or the ledger's objects lie in another store.
+            StoreUnavailable, DatabaseUnavailable
+        """
+        with self._database.transaction() as conn:
+            sweep.bind_store(conn, url, moved=moved)
+            mine = str(sweep.ledger_id(conn))
+            owner = self._owner()
+            if owner is None:
+                self._sign(mine)
+            elif owner != mine:
+                raise RefusedInput(
+                    f"the object store {url} belongs to another ledger: choose another prefix in TRACE_OBJECT_STORE, "
+                    f"or, if that ledger is gone for good, delete the object {OWNER} there"
+                )
+
+    def sweep(self, *, dry_run: bool = False) -> Swept:
+        """Remove everything that is old and nobody's.
+
+        Raises:
+            RefusedInput: the object store belongs to another ledger; nothing was deleted.
+            StoreUnavailable, DatabaseUnavailable: try again; nothing is half done.
+        """
+        directories = sweep_staging(self._staging, kept_s=self._kept_s, dry_run=dry_run)
+        with self._database.transaction() as conn:
+            mine = str(sweep.ledger_id(conn))
+        if self._owner() != mine:
+            raise RefusedInput("the object store is not of this ledger: run `trace-ray up`, it says what to do")
+        swept = Swept(directories, 0, 0, 0)
+        old = iter(self._old())
+        while page := list(islice(old, BATCH)):
+            swept = self._remove(page, swept, dry_run=dry_run)
+        if swept.directories or swept.objects:
+            logger.info("swept", extra={"directories": directories, "objects": swept.objects, "bytes": swept.bytes})
+        return swept
+
+    def _old(self) -> Iterable[StoredObject]:
+        before = datetime.now(UTC) - timedelta(seconds=self._kept_s)
+        return (found for found in self._store.list(OBJECTS) if found.modified_at < before)
+
+    def _remove(self, page: Sequence[StoredObject], swept: Swept, *, dry_run: bool) -> Swept:
+        sizes = {found.key: found.bytes for found in page}
+        names = [name for found in page if (name := object_name(found.key)) is not None]
+        with self._database.transaction() as conn:  # what is deleted under its locks, no task can publish meanwhile
+            verdicts = sweep.judge(conn, names) if names else []
+            garbage = [verdict.key for verdict in verdicts if verdict.garbage]
+            for key in [] if dry_run else garbage:
+                self._store.delete(key)
+        return Swept(
+            swept.directories,
+            swept.objects + len(garbage),
+            swept.bytes + sum(sizes[key] for key in garbage),
+            swept.kept + len(page) - len(garbage) - sum(verdict.registered for verdict in verdicts),
+        )
+
+    def _owner(self) -> str | None:
+        with tempfile.TemporaryDirectory(prefix="trace-ray-") as directory:
+            path = Path(directory) / "owner"
+            try:
+                self._store.get(OWNER, path)
+            except ObjectMissing:
+                return None
+            return path.read_text(encoding="utf-8").strip()
+
+    def _sign(self, mine: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="trace-ray-") as directory:
+            path = Path(directory) / "owner"
+            path.write_text(mine + "\n", encoding="utf-8")
+            self._store.put(path, OWNER)

@@ -1,0 +1,36 @@
+-- name: ledger
+SELECT ledger_id, object_store FROM state.ledger;
+
+-- name: has_objects
+SELECT EXISTS (SELECT FROM state.dataset_files) AS yes;
+
+-- name: bind
+UPDATE state.ledger SET object_store = %(url)s::text;
+
+-- name: hold
+-- The locks of `judge` must outlive a slow object store.
+SET LOCAL idle_in_transaction_session_timeout = '15min';
+
+-- name: judge
+-- What the ledger knows of objects: whether a version holds them, and whether every task of their dataset and range has
+-- ended. Those tasks are locked, so that none begins again before this transaction ends; one that somebody else has locked
+-- counts as open, and a range without a task as unknown.
+WITH i AS (
+  SELECT * FROM unnest(%(keys)b::text[], %(datasets)b::uuid[], %(starts)b::bigint[], %(ends)b::bigint[], %(versions)b::uuid[])
+    AS i(key, dataset_uuid, range_start, range_end, dataset_version)),
+w AS (SELECT DISTINCT dataset_uuid, range_start, range_end FROM i),
+n AS (
+  SELECT dataset_uuid, range_start, range_end, count(*) AS tasks
+  FROM state.tasks JOIN w USING (dataset_uuid, range_start, range_end) GROUP BY dataset_uuid, range_start, range_end),
+l AS (
+  SELECT t.dataset_uuid, t.range_start, t.range_end
+  FROM state.tasks t JOIN w USING (dataset_uuid, range_start, range_end)
+  WHERE t.state IN ('succeeded', 'dead', 'cancelled')
+  FOR UPDATE OF t SKIP LOCKED),
+e AS (
+  SELECT dataset_uuid, range_start, range_end, count(*) AS ended FROM l GROUP BY dataset_uuid, range_start, range_end)
+SELECT i.key, coalesce(n.tasks = e.ended, false) AS ended,
+  EXISTS (SELECT FROM state.dataset_files f WHERE f.dataset_version = i.dataset_version AND f.key = i.key) AS registered
+FROM i
+LEFT JOIN n USING (dataset_uuid, range_start, range_end)
+LEFT JOIN e USING (dataset_uuid, range_start, range_end);
