@@ -104,3 +104,32 @@ def test_a_group_speaks_for_its_first_lease() -> None:
 def test_touching_ranges_are_joined() -> None:
     found = contracts.by_range([BlockRange(5, 7), BlockRange(0, 3), BlockRange(3, 5), BlockRange(9, 10)])
     assert found == (BlockRange(0, 7), BlockRange(9, 10))
+
+
+def test_the_name_of_an_object_says_what_its_key_was_made_from() -> None:
+    key = manifest.object_key(LEASE, digest="ab" * 32)
+    task = LEASE.task
+    version = contracts.dataset_version_id(task.dataset_uuid, task.config_hash, task.blocks, LEASE.generation)
+    assert manifest.object_name(key) == manifest.ObjectName(key, task.dataset_uuid, task.blocks, version)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("cryo/", "results/"),
+        (".parquet", ".csv"),
+        ("/200_400/", "/400_200/"),
+        ("/200_400/", "/200_400/x/"),
+        ("cryo/", "/cryo/"),
+    ],
+)
+def test_a_key_that_is_not_of_a_dataset_has_no_name(old: str, new: str) -> None:
+    key = manifest.object_key(LEASE, digest="ab" * 32)
+    assert old in key
+    assert manifest.object_name(key.replace(old, new)) is None
+
+
+def test_a_repair_is_a_task_of_its_own_and_the_first_generation_keeps_its_name() -> None:
+    first = contracts.task_id(JOB, "logs", BLOCKS)
+    assert contracts.task_id(JOB, "logs", BLOCKS, 0) == first
+    assert len({first, contracts.task_id(JOB, "logs", BLOCKS, 1), contracts.task_id(JOB, "logs", BLOCKS, 2)}) == 3
