@@ -158,6 +158,15 @@ class Crew:
         self._members.clear()
         return gone
 
+    def holds(self) -> tuple[dict[WorkerId, list[AttemptKey]], list[WorkerId]]:
+        """Return every attempt that a worker has or has answered, by worker; and the workers of which nobody knows."""
+        held = {
+            member.worker_id: [*member.attempts(since=0.0), *member.delivered]
+            for member in self._members.values()
+            if member.ready
+        }
+        return held, [worker_id for worker_id in self._members if worker_id not in held]
+
     def busy(self) -> bool:
         return any(member.busy_slots() for member in self._members.values())
 

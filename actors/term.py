@@ -61,6 +61,7 @@ class Term:
         self._upkeep = upkeep
         self._asked: set[tuple[str, int]] = set()
         self._stopping = False
+        self._doubtful = False
         self._ticks = 0
         self.ended = asyncio.Event()
         self.status = DispatcherStatus(0, False, 0, (), None)
@@ -133,13 +134,28 @@ class Term:
                 logger.exception("upkeep failed")
             await asyncio.sleep(UPKEEP_S)
 
+    async def _lead_again(self) -> None:
+        """Settle what a broken transaction left open: were its leases committed? A new epoch frees those nobody holds.
+
+        Raises:
+            FencedError: another Dispatcher leads meanwhile.
+        """
+        if not await asyncio.to_thread(self._core.lead):
+            raise FencedError("another Dispatcher leads")
+        await asyncio.to_thread(self._core.recover, *self._crew.holds())
+        self._doubtful = False
+        logger.info("term goes on", extra={"epoch": self._core.epoch})
+
     async def _one_tick(self) -> None:
         inbox = self._crew.collect()
         try:
+            if self._doubtful:
+                await self._lead_again()
             orders = await asyncio.to_thread(self._core.tick, inbox, now=time.monotonic())
         except FencedError:
             raise
         except DatabaseUnavailable as error:
+            self._doubtful = True
             self._crew.put_back(inbox)
             self._tell(str(error))
             await asyncio.sleep(DATABASE_RETRY_S)

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from contextlib import suppress
+from typing import Final
 
 from rich.console import Group
 from rich.live import Live
@@ -22,7 +23,8 @@ PATIENCE_S: Final = 30.0  # Postgres may restart under a sync; the Dispatcher re
 
 
 def until_complete(database: Database, job: Job) -> bool:
-    """Show progress until the job is complete. False when it ends incomplete: dead ranges, nothing left to do.
+    """Show progress until the job is complete. False when it ends incomplete: nothing left to do but dead ranges, or
+    the job is paused and its running ranges have finished.
 
     Raises:
         DatabaseUnavailable: Postgres stayed away.
@@ -37,14 +39,17 @@ def until_complete(database: Database, job: Job) -> bool:
             if _is_stuck(status):
                 _tell_dead(status)
                 return False
+            if status.state is JobState.PAUSED and not any(stream.ranges.running for stream in status.streams):
+                say(f"{status.name} is paused and incomplete: `trace-ray resume {status.name}` lets it go on")
+                return False
             time.sleep(POLL_S)
     _tell_complete(status)
     return True
 
 
-def watch(database: Database, org_id: OrgId, name: str | None) -> NoReturn:
+def watch(database: Database, org_id: OrgId, name: str | None) -> None:
     """Refresh the status table until Ctrl-C."""
-    with Live(console=out, auto_refresh=False) as live:
+    with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
         while True:
             found = _read(database, org_id, name)
             live.update(status_view(found), refresh=True)

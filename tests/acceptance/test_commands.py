@@ -137,6 +137,7 @@ def test_a_paused_job_plans_nothing_and_a_resumed_one_goes_on(synced: Cli) -> No
     (job,) = synced.json("status", "--job", "halt", "--json")["jobs"]
     assert (job["state"], job["enabled"]) == ("paused", False)
     assert all(stream["next_block"] == 0 for stream in job["streams"])
+    assert "resume halt" in synced.run("sync", "-f", str(path), code=4).stderr  # not a wait without end
     synced.run("resume", "halt")
     synced.until("halt", lambda job: job["state"] == "complete")
 

@@ -2,72 +2,18 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from ray.exceptions import ActorUnavailableError
 
 from actors import crew as crew_module
 from actors.crew import Crew
-from actors.dispatcher import HeadAnswer, Inbox
-from actors.worker import Held, Worker
+from actors.dispatcher import Inbox
+from tests.unit.actors.handles import NEW, Handle
 from tests.unit.actors.leases import group
-from trace_ray.contracts import AttemptKey, Failure, HeadRequest, LeaseGroup, Outcome, WorkerId
+from trace_ray.contracts import LeaseGroup, WorkerId
 
-NEW = "2+new"
 FIRST = WorkerId("cryo/0.0")
 SECOND = WorkerId("cryo/0.1")
-
-
-@dataclass
-class Method:
-    """A remote method: the call runs in a thread, as Ray's would in another process."""
-
-    work: Callable[..., object]
-
-    def remote(self, *args: object) -> Awaitable[object]:
-        return asyncio.get_running_loop().create_task(asyncio.to_thread(self.work, *args))
-
-
-@dataclass
-class Handle:
-    """One worker. `go` lets its running groups end; `silent` makes it unreachable."""
-
-    worker_id: WorkerId
-    build: str = NEW
-    silent: bool = False
-    killed: bool = False
-    go: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.worker = Worker(self.worker_id, self._work)
-        self.run = Method(self._run)
-        self.held = Method(self._held)
-        self.head = Method(self._head)
-        self.version = Method(self._version)
-
-    def _work(self, one: LeaseGroup) -> list[Outcome]:
-        assert self.go.wait(10)
-        return [Failure(lease.key, "SourceLied", "short", True) for lease in one.leases]
-
-    def _run(self, groups: Sequence[LeaseGroup]) -> list[Outcome]:
-        self._answer()
-        return self.worker.run(groups)
-
-    def _held(self, acknowledged: Sequence[AttemptKey]) -> Held:
-        self._answer()
-        return self.worker.held(acknowledged)
-
-    def _head(self, request: HeadRequest) -> HeadAnswer:
-        return HeadAnswer(request.rpc_pool, request.chain_id, 7)
-
-    def _version(self) -> str:
-        self._answer()
-        return self.build
-
-    def _answer(self) -> None:
-        if self.silent:
-            raise ActorUnavailableError("no answer", b"\0" * 16)
 
 
 @dataclass
