@@ -24,12 +24,12 @@ from state.db import Database
 from tests.acceptance.conftest import Cli
 from tests.benchmarks.parts import Cpu, Parts, until, watched
 from tests.benchmarks.rich_chain import recording
+from tests.benchmarks.stages import KINDS, Stages
 from tests.conftest import Replay
 from trace_ray import config
-from trace_ray.contracts import DEFAULT_ORG
+from trace_ray.contracts import DEFAULT_ORG, BlockRange
 from trace_ray.reports import JobState
 
-KINDS = ("blocks", "transactions", "logs")
 WORKERS = 2
 TARGETS = {0: 0.85, 20: 1.3, 100: 2.5}  # latency in ms -> how many times as fast as Cryo
 MEMORY_TARGET = 500 * 10**6  # bytes of a worker with its children
@@ -81,12 +81,11 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """The rounds at one latency. `stages` are seconds per range, averaged over all its syncs."""
+    """The rounds at one latency."""
 
     latency_ms: int
     calls: tuple[CryoCall, ...]
     syncs: tuple[Sync, ...]
-    stages: dict[str, float]
 
     @property
     def cryo_s(self) -> float:
@@ -104,13 +103,14 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`worker_peaks`: bytes of each worker with its children, over all rounds; `rows` of each dataset."""
+    """`worker_peaks`: bytes of each worker with its children; `rows` of each dataset; `stages` in seconds."""
 
     blocks: int
     rounds: int
     rows: dict[str, int]
     latencies: tuple[Latency, ...]
     worker_peaks: tuple[int, ...]
+    stages: dict[str, float]
 
 
 @dataclass
@@ -122,7 +122,6 @@ class Bench:
     database: Database
     parts: Parts
     blocks: int
-    published: int = 0
     rows: dict[str, int] = field(default_factory=dict[str, int])
 
     # --- the two sides --------------------------------------------------------------------------------------------
@@ -142,7 +141,6 @@ class Bench:
             (times,) = conn.execute(TIMES, (len(KINDS), name)).fetchall()
         if times["attempts"] != 1:
             raise RuntimeError("a range was tried more than once: the machine is too busy for a benchmark")
-        self.published += len(KINDS) * -(-blocks // chunk)
         share = times["leased_s"] / (times["seconds"] * WORKERS * config.WORKER_SLOTS)
         return Sync(times["seconds"], times["first_lease_s"], share, _spent(before, after))
 
@@ -185,7 +183,6 @@ class Bench:
     def latency(self, latency_ms: int, rounds: int) -> Latency:
         """Measure both sides by turns, each of them first in every second round."""
         self.server.faults(latency_ms=latency_ms)
-        before = self.parts.stages(self.published)
         calls: list[CryoCall] = []
         syncs: list[Sync] = []
         for number in range(rounds):
@@ -196,12 +193,7 @@ class Bench:
             if number % 2 == 1:
                 calls.append(self.call_cryo(blocks=self.blocks))
             print(f"{latency_ms} ms: cryo {calls[-1].seconds:.2f} s, trace_ray {syncs[-1].seconds:.2f} s", flush=True)
-        publications = rounds * RANGES * len(KINDS)
-        stages = {
-            stage: seconds / publications
-            for stage, seconds in _spent(before, self.parts.stages(self.published)).items()
-        }
-        return Latency(latency_ms, tuple(calls), tuple(syncs), stages)
+        return Latency(latency_ms, tuple(calls), tuple(syncs))
 
     def peaks(self) -> tuple[int, ...]:
         """Sync once more, at full speed, and return the workers' peaks of memory."""
@@ -209,6 +201,15 @@ class Bench:
         with watched(self.parts.workers()) as peaks:
             self._checked_sync("memory")
         return tuple(peaks.of_worker.values())
+
+    def stages(self) -> dict[str, float]:
+        """Return the seconds of each stage over all blocks, one range after another beside the idle stack."""
+        self.server.faults()
+        stages = Stages(self.server.url, self.cli.data_dir)
+        chunk = self.blocks // RANGES
+        for start in range(0, self.blocks, chunk):
+            stages.run(BlockRange(start, start + chunk))
+        return dict(stages.seconds)
 
     def _checked_sync(self, name: str) -> Sync:
         done = self.sync(name, blocks=self.blocks, chunk=self.blocks // RANGES)
@@ -241,7 +242,7 @@ def run(*, blocks: int, rounds: int, latencies: tuple[int, ...]) -> Report:
         bench.blocks = blocks
         bench.warm_up()
         measured = tuple(bench.latency(latency_ms, rounds) for latency_ms in latencies)
-        return Report(blocks, rounds, bench.rows, measured, bench.peaks())
+        return Report(blocks, rounds, bench.rows, measured, bench.peaks(), bench.stages())
 
 
 @contextmanager

@@ -147,16 +147,12 @@ def _cpu(sync: Report) -> str:
 
 
 def _stages(sync: Report) -> str:
-    told = [stage for stage in STAGES if any(stage in one.stages for one in sync.latencies)]
-    rows = [
-        (f"{one.latency_ms} ms", *(f"{one.stages.get(stage, 0.0) * 1000:.0f} ms" for stage in told))
-        for one in sync.latencies
-    ]
     text = """
-        Wall time of the stages of one range, from the Dispatcher's metrics (means; rewrite and upload of one dataset).
-        Ranges run beside each other on the cores, so a stage takes longer here than it would alone.
+        The stages of all blocks without latency, one range after another in one process beside the idle stack, wall
+        time. *Conform* reads Cryo's files into the stable schema; *verify* recomputes the receipts roots.
     """
-    return f"{_wrapped(text)}\n{_table(('RPC latency', *told), rows)}"
+    told = _table(STAGES, [[f"{sync.stages[stage]:.2f} s" for stage in STAGES]])
+    return f"{_wrapped(text)}\n{told}"
 
 
 def _memory(sync: Report) -> str:

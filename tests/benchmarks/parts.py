@@ -1,11 +1,10 @@
-"""What the processes of a running stack use: CPU seconds by part, memory of workers, seconds of a range's stages.
+"""What the processes of a running stack use: CPU seconds by part, and memory of workers.
 
 CPU of children counts for their parent once they have ended, as the kernel does it: the Cryo child of a range is the
 worker's "engine".
 """
 
 import json
-import re
 import threading
 import time
 from collections import defaultdict
@@ -14,14 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import psutil
 
 SAMPLE_S = 0.02
 POLL_S = 0.25  # seldom: who waits must not slow down what it waits for
-REPORTED_S = 45.0  # Ray reports its metrics every 10 s
-SERIES = re.compile(r"^ray_trace_(\w+?)(?:_total)?\{(.*)\} (\S+)$", re.MULTILINE)
-LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 Cpu = Mapping[str, float]
 
@@ -55,27 +50,6 @@ class Parts:
 
     def workers(self) -> list[psutil.Process]:
         return [process for process in self._stack() if _title(process) == "workers"]
-
-    def stages(self, publications: int) -> dict[str, float]:
-        """Return the seconds of each stage, summed over publications, once as many as expected are reported."""
-        found: dict[str, float] = {}
-
-        def reported() -> bool:
-            found.clear()
-            series = self._series()
-            found.update((labels["stage"], value) for name, labels, value in series if name == "stage_seconds_sum")
-            return sum(value for name, _, value in series if name == "ranges_published") >= publications
-
-        until(reported, what="the metrics of the Dispatcher", timeout_s=REPORTED_S)
-        return found
-
-    def _series(self) -> list[tuple[str, dict[str, str], float]]:
-        raylet = next(process for process in self._stack() if process.name() == "raylet")
-        socket = next(part for part in raylet.cmdline() if part.startswith("--raylet_socket_name="))
-        session = Path(socket.partition("=")[2]).parents[1]
-        (port,) = session.glob("metrics_export_port_*")
-        text = httpx.get(f"http://127.0.0.1:{port.read_text()}/metrics").text
-        return [(name, dict(LABEL.findall(labels)), float(value)) for name, labels, value in SERIES.findall(text)]
 
     def _stack(self) -> list[psutil.Process]:
         """Return the processes of the Ray that the stack started."""
