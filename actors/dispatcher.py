@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from state import jobs, outbox, tasks
-from state.db import Database
+from state.db import Connection, Database
+from trace_ray.config import OUTBOX_RETRIES
 from trace_ray.contracts import (
     AttemptKey,
     Epoch,
@@ -20,12 +21,20 @@ from trace_ray.contracts import (
     Publication,
     WorkerId,
 )
+from trace_ray.errors import DatabaseUnavailable, FencedError
 from trace_ray.retry import RetryPolicy
 
 logger = logging.getLogger(__name__)
 
-OUTBOX_TOPICS = ("dataset.published", "task.dead")
+HEADS_S = 0.25  # who asks a provider every few seconds need not look more often, and ticks may come by the millisecond
 OUTBOX_BATCH = 500  # a tick must stay short; what is left drains in the next one
+
+
+def _told_in_the_log(_conn: Connection, _events: Sequence[outbox.Event]) -> None:
+    """Nothing else follows from these events so far; the line is written after the commit."""
+
+
+HANDLERS: Mapping[str, outbox.Handler] = {"dataset.published": _told_in_the_log, "task.dead": _told_in_the_log}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,7 @@ class Dispatcher:
         self._epoch = Epoch(0)
         self._renew_at = 0.0
         self._reap_at = 0.0
+        self._heads_at = 0.0
         self._ticked_at: float | None = None
 
     @property
@@ -138,40 +148,53 @@ class Dispatcher:
             self._renew_at, self._reap_at = now, now + beat_s
         self._ticked_at = now
         renew, reap = now >= self._renew_at, now >= self._reap_at
-        orders = self.settle(inbox, reap=reap, renew=renew)
+        try:
+            with self._database.transaction() as conn:
+                tasks.fence(conn, self._epoch, self._timing.leader_s)
+                orders = self._settle(conn, inbox, reap=reap, renew=renew)
+                orders, drained = self._schedule(conn, orders, inbox.slots, now)
+        except (FencedError, DatabaseUnavailable):
+            raise
+        except Exception:  # whatever is wrong with the schedule must not hold back results
+            self.settle(inbox, reap=reap, renew=renew)
+            raise
         self._renew_at = now + beat_s if renew else self._renew_at
         self._reap_at = now + beat_s if reap else self._reap_at
-        return self._schedule(orders, inbox.slots)
+        self._heads_at = now + HEADS_S if now >= self._heads_at else self._heads_at
+        _tell(drained)
+        return orders
 
     def settle(self, inbox: Inbox, *, reap: bool = False, renew: bool = True) -> Orders:
         """Commit what came in and lease nothing: one transaction."""
+        with self._database.transaction() as conn:
+            tasks.fence(conn, self._epoch, self._timing.leader_s)
+            return self._settle(conn, inbox, reap=reap, renew=renew)
+
+    def _settle(self, conn: Connection, inbox: Inbox, *, reap: bool, renew: bool) -> Orders:
         publications = [outcome for outcome in inbox.outcomes if isinstance(outcome, Publication)]
         failures = [outcome for outcome in inbox.outcomes if isinstance(outcome, Failure)]
         policy = self._timing.policy
-        with self._database.transaction() as conn:
-            tasks.fence(conn, self._epoch, self._timing.leader_s)
-            for answer in inbox.heads:
-                if answer.head is not None:
-                    jobs.record_head(conn, self._epoch, answer.rpc_pool, answer.chain_id, answer.head)
-                else:
-                    message = answer.message or "the provider gave no head"
-                    jobs.record_head_error(conn, self._epoch, answer.rpc_pool, answer.chain_id, message)
-            completions = tasks.complete(conn, self._epoch, publications, policy=policy) if publications else []
-            failed = tasks.fail(conn, self._epoch, failures, policy=policy) if failures else []
-            unreached = [failure.attempt.task_id for failure in failures if failure.unreachable]
-            if unreached:
-                jobs.doubt_heads(conn, self._epoch, unreached)
-            if inbox.alive and renew:
-                tasks.heartbeat(conn, self._epoch, inbox.alive, ttl_s=self._timing.lease_s)
-            if inbox.dead:
-                tasks.free(conn, self._epoch, inbox.dead, policy=policy)
-            reaped = tasks.reap(conn, self._epoch, policy=policy) if reap else 0
-        accepted = {done.attempt for done in completions if done.accepted}
+        for answer in inbox.heads:
+            if answer.head is not None:
+                jobs.record_head(conn, self._epoch, answer.rpc_pool, answer.chain_id, answer.head)
+            else:
+                message = answer.message or "the provider gave no head"
+                jobs.record_head_error(conn, self._epoch, answer.rpc_pool, answer.chain_id, message)
+        completions = tasks.complete(conn, self._epoch, publications, policy=policy) if publications else []
+        failed = tasks.fail(conn, self._epoch, failures, policy=policy) if failures else []
+        unreached = [failure.attempt.task_id for failure in failures if failure.unreachable]
+        if unreached:
+            jobs.doubt_heads(conn, self._epoch, unreached)
+        if inbox.alive and renew:
+            tasks.heartbeat(conn, self._epoch, inbox.alive, ttl_s=self._timing.lease_s)
+        if inbox.dead:
+            tasks.free(conn, self._epoch, inbox.dead, policy=policy)
+        reaped = tasks.reap(conn, self._epoch, policy=policy) if reap else 0
         return Orders(
             groups=(),
             heads=(),
             settled=tuple(outcome.attempt for outcome in inbox.outcomes),
-            published=tuple(publication for publication in publications if publication.attempt in accepted),
+            published=tuple(one for one, done in zip(publications, completions, strict=True) if done.accepted),
             failed=tuple(failures),
             refused=tuple(
                 Refusal(done.attempt, done.reason or "refused") for done in [*completions, *failed] if not done.accepted
@@ -180,15 +203,19 @@ class Dispatcher:
             reaped=reaped,
         )
 
-    def _schedule(self, orders: Orders, slots: Sequence[WorkerId]) -> Orders:
-        with self._database.transaction() as conn:
-            tasks.fence(conn, self._epoch, self._timing.leader_s)
-            heads = jobs.heads_wanted(conn)
-            planned = jobs.plan(conn, self._epoch)
-            groups = tasks.claim(conn, self._epoch, slots, ttl_s=self._timing.lease_s) if slots else []
-            drained = outbox.drain(conn, self._epoch, HANDLERS, limit=OUTBOX_BATCH, policy=OUTBOX_RETRIES)
-        for event in drained.handled:
-            logger.info("ledger event", extra={"topic": event.topic, "cause": event.idempotency_key})
-        for one in drained.unhandled:
-            logger.warning("ledger event not handled", extra={"topic": one.event.topic, "failure": one.error})
-        return replace(orders, groups=tuple(groups), heads=tuple(heads), planned=planned)
+    def _schedule(
+        self, conn: Connection, orders: Orders, slots: Sequence[WorkerId], now: float
+    ) -> tuple[Orders, outbox.Drained]:
+        doubted = any(failure.unreachable for failure in orders.failed)
+        heads = jobs.heads_wanted(conn) if doubted or now >= self._heads_at else []
+        planned = jobs.plan(conn, self._epoch)
+        groups = tasks.claim(conn, self._epoch, slots, ttl_s=self._timing.lease_s) if slots else []
+        drained = outbox.drain(conn, self._epoch, HANDLERS, limit=OUTBOX_BATCH, policy=OUTBOX_RETRIES)
+        return replace(orders, groups=tuple(groups), heads=tuple(heads), planned=planned), drained
+
+
+def _tell(drained: outbox.Drained) -> None:
+    for event in drained.handled:
+        logger.info("ledger event", extra={"topic": event.topic, "cause": event.idempotency_key})
+    for one in drained.unhandled:
+        logger.warning("ledger event not handled", extra={"topic": one.event.topic, "failure": one.error})

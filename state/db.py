@@ -3,14 +3,18 @@
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
+import orjson
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
+from psycopg.types.json import set_json_loads
 
+from state import arrays
 from trace_ray.errors import DatabaseUnavailable, FencedError
 
 Row = dict[str, Any]
@@ -43,7 +47,7 @@ def connect(url: str, *, application_name: str, settings: Mapping[str, str] = SE
     """
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     try:
-        return psycopg.Connection[Row].connect(
+        connection = psycopg.Connection[Row].connect(
             url,
             autocommit=True,
             prepare_threshold=0,
@@ -58,6 +62,9 @@ def connect(url: str, *, application_name: str, settings: Mapping[str, str] = SE
         )
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable("Postgres does not answer: run `trace-ray up`, or mend the database URL") from error
+    arrays.register(connection.adapters)
+    set_json_loads(orjson.loads, connection)
+    return connection
 
 
 def probe(url: str) -> None:
@@ -121,6 +128,17 @@ class Database:
                 self._connection = None
 
 
+def storable(text: str) -> str:
+    """Return a text from outside as Postgres can keep it: it holds neither NUL nor half a surrogate pair."""
+    return text.encode(errors="replace").decode().replace("\0", "")
+
+
+def ask(conn: Connection, statement: bytes, parameters: Mapping[str, object]) -> psycopg.Cursor[tuple[Any, ...]]:
+    """Run a hot statement whose rows come as bare tuples, in binary: a dict and a text for each value is waste."""
+    return conn.cursor(binary=True, row_factory=tuple_row).execute(statement, parameters)
+
+
+@cache
 def statements(ledger: str) -> dict[str, bytes]:
     """Return the statements of `state/sql/<ledger>.sql` by the name in their `-- name:` line."""
     text = files("state").joinpath(f"sql/{ledger}.sql").read_text()

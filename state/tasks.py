@@ -305,10 +305,11 @@ def fail(conn: Connection, epoch: Epoch, failures: Sequence[Failure], *, policy:
     )
     counted = {(row["task_id"], row["attempt"]) for row in rows}
     refused = [key for key in keys if (key.task_id, key.attempt) not in counted]
-    return _settlements([failure.attempt for failure in failures], _why(conn, refused))
+    return _settlements([failure.attempt for failure in failures], refusals(conn, refused))
 
 
-def _why(conn: Connection, refused: Sequence[AttemptKey]) -> dict[AttemptKey, Reason]:
+def refusals(conn: Connection, refused: Sequence[AttemptKey]) -> dict[AttemptKey, Reason]:
+    """Return why the ledger takes nothing of these attempts."""
     if not refused:
         return {}
     columns = _key_columns(refused)

@@ -5,8 +5,6 @@ What needs Ray is imported inside its command: Ray takes half a second, and read
 """
 
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -16,9 +14,9 @@ from actors.repairer import withdraw_lost
 from actors.sweeper import for_stack
 from query import confine, service
 from state import datasets, jobs, migrate, repair, tasks
-from state.db import Connection, Database
+from state.db import Database
 from trace_ray import check as checking
-from trace_ray import config, console, demo, doctor, follow, logs
+from trace_ray import config, console, demo, doctor, follow, ledger_commands
 from trace_ray.build import build_id
 from trace_ray.config import Settings
 from trace_ray.console import say
@@ -33,8 +31,9 @@ from trace_ray.errors import (
 )
 from trace_ray.lite import anvil, devnet, ray_cluster
 from trace_ray.lite.alone import alone
-from trace_ray.lite.effective import effective, need_pools, share_pools
+from trace_ray.lite.effective import need_pools, share_pools
 from trace_ray.storage import ObjectStore, open_store
+from trace_ray.wiring import settings_here, transaction
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -80,6 +79,11 @@ def cli() -> None:
     """Sync EVM chains into verified Parquet and query them with SQL."""
 
 
+cli.add_command(ledger_commands.ledger)
+cli.add_command(ledger_commands.explain)
+cli.add_command(ledger_commands.buffer_group)
+
+
 # --- the stack ----------------------------------------------------------------------------------------------------
 
 
@@ -87,7 +91,7 @@ def cli() -> None:
 @click.option("--moved-store", is_flag=True, help="The published objects were copied to TRACE_OBJECT_STORE.")
 def up(moved_store: bool) -> None:
     """Start the local stack: Postgres, Ray, Dispatcher, workers. Harmless when it runs; another build takes over."""
-    _up(_settings(), moved_store=moved_store)
+    _up(settings_here(), moved_store=moved_store)
 
 
 @cli.command()
@@ -102,7 +106,7 @@ def down() -> None:
 @click.option("--port", default=8545, show_default=True, type=click.IntRange(1, 65_535))
 def devnet_command(blocks: int, txs: int, port: int) -> None:
     """Run a real EVM node (anvil) with a filled chain until Ctrl-C."""
-    settings = _settings()
+    settings = settings_here()
     binary = anvil.find(settings.data_dir) or anvil.install(settings.data_dir, say)
     with devnet.running_here(settings.data_dir, binary, port=port) as net:
         with console.progress_bar("filling the chain", total=blocks) as show:
@@ -141,7 +145,7 @@ def demo_command(and_exit: bool, blocks: int, txs: int) -> None:
 @Json
 def check(path: Path, as_json: bool) -> None:
     """Validate a job file; with its RPC at hand also chain id, head and what the node can do."""
-    settings = _settings()
+    settings = settings_here()
     report = checking.examine(config.read_job(path, settings.org_id), settings)
     console.print_check(report, as_json=as_json)
 
@@ -150,7 +154,7 @@ def check(path: Path, as_json: bool) -> None:
 @JobFile
 def apply(path: Path) -> None:
     """Create or update the job of a file."""
-    settings = _settings()
+    settings = settings_here()
     job = config.read_job(path, settings.org_id)
     _upgrade(settings)
     _apply(job, settings)
@@ -169,12 +173,13 @@ def sync(path: Path) -> None:
 @Json
 def status(name: str | None, watch: bool, as_json: bool) -> None:
     """Show each stream: cursor, ranges by state, speed, head and lag, last error."""
-    settings = _settings()
+    settings = settings_here()
     if watch and as_json:
         raise click.UsageError("--watch and --json do not go together: leave one of them out")
     if watch:
         follow.watch(Database(config.state_url(settings), application_name="trace-cli"), settings.org_id, name)
-    with _transaction(settings) as conn:
+        return
+    with transaction(settings) as conn:
         found = jobs.status(conn, settings.org_id, name)
     console.print_status(found, as_json=as_json)
 
@@ -183,8 +188,8 @@ def status(name: str | None, watch: bool, as_json: bool) -> None:
 @click.argument("name", metavar="JOB")
 def pause(name: str) -> None:
     """Stop planning new ranges; running ranges finish."""
-    settings = _settings()
-    with _transaction(settings) as conn:
+    settings = settings_here()
+    with transaction(settings) as conn:
         jobs.pause(conn, settings.org_id, name)
     say(f"{name} is paused; `trace-ray resume {name}` goes on")
 
@@ -193,8 +198,8 @@ def pause(name: str) -> None:
 @click.argument("name", metavar="JOB")
 def resume(name: str) -> None:
     """Go on with a paused job."""
-    settings = _settings()
-    with _transaction(settings) as conn:
+    settings = settings_here()
+    with transaction(settings) as conn:
         jobs.resume(conn, settings.org_id, name)
     say(f"{name} goes on; watch it with `trace-ray status --job {name} --watch`")
 
@@ -203,8 +208,8 @@ def resume(name: str) -> None:
 @click.argument("name", metavar="JOB")
 def retry(name: str) -> None:
     """Put the dead ranges of a job back into the queue."""
-    settings = _settings()
-    with _transaction(settings) as conn:
+    settings = settings_here()
+    with transaction(settings) as conn:
         found = jobs.status(conn, settings.org_id, name)[0]
         ranges = tasks.retry_dead(conn, found.job_id)
     say(f"{ranges} dead range{'' if ranges == 1 else 's'} of {name} put back")
@@ -215,12 +220,12 @@ def retry(name: str) -> None:
 @click.option("--check-objects", is_flag=True, help="First look whether every published object is still there.")
 def repair_command(name: str, check_objects: bool) -> None:
     """Plan exactly the missing ranges of a job again, also while it runs."""
-    settings = _settings()
+    settings = settings_here()
     if check_objects:
         database = Database(config.state_url(settings), application_name="trace-cli")
         lost = withdraw_lost(database, _store(settings), settings.org_id, name)
         say(f"{lost} published version{'' if lost == 1 else 's'} had lost objects and were withdrawn")
-    with _transaction(settings) as conn:
+    with transaction(settings) as conn:
         console.print_repaired(name, repair.repair(conn, settings.org_id, name))
 
 
@@ -229,7 +234,7 @@ def repair_command(name: str, check_objects: bool) -> None:
 @click.option("--older-than", "hours", default=24.0, show_default=True, type=click.FloatRange(1), help="In hours.")
 def sweep_command(dry_run: bool, hours: float) -> None:
     """Remove what lost attempts left: staging directories, and objects that were never published."""
-    settings = _settings()
+    settings = settings_here()
     swept = for_stack(settings, kept_s=hours * 3600).sweep(dry_run=dry_run)
     say(
         f"{'Would remove' if dry_run else 'Removed'} {swept.objects} unpublished objects ({swept.bytes:,} bytes) and "
@@ -244,8 +249,8 @@ def sweep_command(dry_run: bool, hours: float) -> None:
 @Json
 def datasets_command(as_json: bool) -> None:
     """List what is published."""
-    settings = _settings()
-    with _transaction(settings) as conn:
+    settings = settings_here()
+    with transaction(settings) as conn:
         found = datasets.listing(conn, settings.org_id)
     console.print_datasets(found, as_json=as_json)
 
@@ -255,8 +260,8 @@ def datasets_command(as_json: bool) -> None:
 @Json
 def coverage(name: str, as_json: bool) -> None:
     """Show what is published of a dataset: blocks, gaps by block, certificates."""
-    settings = _settings()
-    with _transaction(settings) as conn:
+    settings = settings_here()
+    with transaction(settings) as conn:
         found = datasets.coverage(conn, settings.org_id, name)
     console.print_coverage(found, as_json=as_json)
 
@@ -271,16 +276,10 @@ def query(sql: str, form: str, as_of: int | None, limit: int, output: Path | Non
     """Ask a question in SQL (`-` reads it from standard input)."""
     if sql == "-":
         sql = sys.stdin.read()
-    _ask(_settings(), sql, form=form, as_of=as_of, limit=limit, output=output)
+    _ask(settings_here(), sql, form=form, as_of=as_of, limit=limit, output=output)
 
 
 # --- wiring -------------------------------------------------------------------------------------------------------
-
-
-def _settings() -> Settings:
-    settings = effective(config.read_settings())
-    logs.set_up(json=False, secrets=config.secrets(settings))
-    return settings
 
 
 def _up(settings: Settings, *, moved_store: bool = False) -> None:
@@ -298,7 +297,7 @@ def _up(settings: Settings, *, moved_store: bool = False) -> None:
 
 
 def _down() -> None:
-    settings = _settings()
+    settings = settings_here()
     stopped: list[str] = []
     with alone(settings.data_dir):
         cluster = ray_cluster.find(settings)
@@ -311,11 +310,11 @@ def _down() -> None:
 
 
 def _sync(path: Path) -> None:
-    settings = _settings()
+    settings = settings_here()
     job = config.read_job(path, settings.org_id)
     need_pools(job, settings)
     _up(settings)
-    settings = _settings()  # now with the databases of the stack
+    settings = settings_here()  # now with the databases of the stack
     _apply(job, settings)
     database = Database(config.state_url(settings), application_name="trace-sync")
     try:
@@ -343,7 +342,7 @@ def _upgrade(settings: Settings) -> None:
 def _apply(job: Job, settings: Settings) -> None:
     need_pools(job, settings)
     share_pools(settings)
-    with _transaction(settings) as conn:
+    with transaction(settings) as conn:
         applied = jobs.apply(conn, job)
     console.print_applied(job, applied)
 
@@ -351,7 +350,7 @@ def _apply(job: Job, settings: Settings) -> None:
 def _ask(
     settings: Settings, sql: str, *, form: str, as_of: int | None = None, limit: int = 1000, output: Path | None = None
 ) -> None:
-    with _transaction(settings) as conn:
+    with transaction(settings) as conn:
         grant = datasets.pin(conn, settings.org_id, None, as_of)
     store = _store(settings)
     # who types the SQL here owns the data: a kernel without Landlock takes one wall away, not the answer
@@ -374,14 +373,4 @@ def _store(settings: Settings) -> ObjectStore:
 
 
 def _ask_for_demo(sql: str) -> None:
-    _ask(_settings(), sql, form="table")
-
-
-@contextmanager
-def _transaction(settings: Settings) -> Generator[Connection]:
-    database = Database(config.state_url(settings), application_name="trace-cli")
-    try:
-        with database.transaction() as conn:
-            yield conn
-    finally:
-        database.close()
+    _ask(settings_here(), sql, form="table")

@@ -72,6 +72,7 @@ VARIABLES: Final = (
     "TRACE_HTTP_PORT",
     "TRACE_ENGINE",
     "TRACE_RANGE_TIMEOUT_SECONDS",
+    "TRACE_LEASE_SECONDS",
 )
 
 T = TypeVar("T")
@@ -109,6 +110,12 @@ class Settings:
     sources: Mapping[str, str]
     s3: S3Credentials | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
+    lease_s: float = LEASE_S
+
+    @property
+    def leader_s(self) -> float:
+        """How long a Dispatcher leads without a word: shorter with shorter leases."""
+        return LEADER_S * self.lease_s / LEASE_S
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -140,6 +147,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         range_timeout_s=reader.value(
             "range_timeout_s", "TRACE_RANGE_TIMEOUT_SECONDS", variables.number(1, 24 * 3600), RANGE_TIMEOUT_S
         ),
+        lease_s=reader.value("lease_s", "TRACE_LEASE_SECONDS", variables.number(5, 3600), LEASE_S),
         sources=reader.sources,
         warnings=_unknown_variables(reader.environ),
     )

@@ -18,7 +18,6 @@ from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-import s3fs
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
 
 from trace_ray.contracts import S3Credentials
@@ -45,6 +44,7 @@ NO_RIGHT: Final = (
     "the object store refuses these credentials: allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket"
 )
 OTHER_REGION: Final = "the bucket is in another region: set AWS_REGION"
+SKEWED: Final = "RequestTimeTooSkewed"  # of one machine: the ranges are not to blame, and others may upload them
 MISSING: Final = ("NoSuchKey", "404")
 REFUSALS: Final[Mapping[str, str]] = {  # by S3's error code
     "NoSuchBucket": "the bucket of TRACE_OBJECT_STORE does not exist: create it, or mend the setting",
@@ -60,7 +60,6 @@ REFUSALS: Final[Mapping[str, str]] = {  # by S3's error code
     "AuthorizationHeaderMalformed": OTHER_REGION,
     "IllegalLocationConstraintException": OTHER_REGION,
     "301": OTHER_REGION,
-    "RequestTimeTooSkewed": "the object store refuses this machine's clock: set the clock",
 }
 COMPATIBLE: Final[Mapping[str, object]] = {  # endpoints other than AWS: what all of them understand
     "s3": {"addressing_style": "path"},
@@ -295,6 +294,8 @@ class S3Store:
         region = who.region or ("us-east-1" if endpoint else None)  # other stores ignore it, signatures need one
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
+        import s3fs  # late: a quarter of a second that a store on a disk does not need
+
         with _s3_errors():
             self._client: Any = cast(Any, s3fs).S3FileSystem(  # untyped
                 key=who.access_key,
@@ -387,6 +388,8 @@ def _of_s3(error: Exception, key: str) -> TraceError:
     code = str(response.get("Error", {}).get("Code", ""))
     if code in MISSING:
         return _missing(key)
+    if code == SKEWED:
+        return StoreUnavailable("the object store refuses this machine's clock: set the clock")
     if code in REFUSALS:
         return FatalError(REFUSALS[code])
     return StoreUnavailable(f"the object store failed ({code or 'no code'}): it is asked again later")

@@ -34,6 +34,7 @@ FULL = {
     "TRACE_HTTP_PORT": "8080",
     "TRACE_ENGINE": "native",
     "TRACE_RANGE_TIMEOUT_SECONDS": "90",
+    "TRACE_LEASE_SECONDS": "12",
     "RAY_ADDRESS": "127.0.0.1:6379",
 }
 
@@ -81,7 +82,13 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         sources=settings.sources,
         s3=S3Credentials(f"id{KEY}", f"secret{KEY}", f"token{KEY}", "eu-central-1", None),
         warnings=(),
+        lease_s=12.0,
     )
+
+
+def test_a_short_lease_makes_the_term_of_a_dispatcher_short() -> None:
+    assert config.read_settings({}).leader_s == config.LEADER_S
+    assert config.read_settings({"TRACE_LEASE_SECONDS": "12"}).leader_s == 2.0
 
 
 def test_each_setting_names_its_source() -> None:
@@ -180,6 +187,7 @@ KEYS_ELSEWHERE = "holds more than a place: set keys with AWS_ACCESS_KEY_ID and A
         ("TRACE_ENGINE", "geth", "is not known: write cryo or native"),
         ("TRACE_RANGE_TIMEOUT_SECONDS", "5m", "is out of bounds: write a number from 1 to 86400"),
         ("TRACE_RANGE_TIMEOUT_SECONDS", "nan", "is out of bounds: write a number from 1 to 86400"),
+        ("TRACE_LEASE_SECONDS", "4", "is out of bounds: write a number from 5 to 3600"),
         (POOL, f"ws://a.example/{KEY}", "is a WebSocket URL, which nothing retries: write its http(s):// form"),
         (
             POOL,

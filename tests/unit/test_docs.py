@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+import click
 import pyarrow as pa
 import pytest
 
@@ -114,7 +115,9 @@ def test_every_command_and_option_is_in_the_reference() -> None:
     described = sections(CLI)
     assert set(described) == set(cli.commands)
     for command_name, command in cli.commands.items():
-        options = {option for parameter in command.params for option in parameter.opts if option.startswith("-")}
+        parts = [command, *command.commands.values()] if isinstance(command, click.Group) else [command]
+        parameters = [parameter for part in parts for parameter in part.params]
+        options = {option for parameter in parameters for option in parameter.opts if option.startswith("-")}
         spans = {word for span in SPAN.findall(described[command_name]) for word in span.replace(",", " ").split()}
         assert options <= spans, command_name
 

@@ -51,7 +51,7 @@ def test_error_of_a_disk_is_sorted_and_names_no_path(number: int, kind: type[Tra
         ("SignatureDoesNotMatch", FatalError, "mend AWS_ACCESS_KEY_ID and its secret"),
         ("ExpiredToken", FatalError, "set fresh AWS credentials and run `trace-ray up`"),
         ("PermanentRedirect", FatalError, "set AWS_REGION"),
-        ("RequestTimeTooSkewed", FatalError, "set the clock"),
+        ("RequestTimeTooSkewed", StoreUnavailable, "set the clock"),
         ("NoSuchKey", FatalError, "has no cryo/1: restore it"),
     ],
 )

@@ -14,7 +14,7 @@ from trace_ray.contracts import Job
 from trace_ray.errors import RefusedInput, StackUnavailable
 from trace_ray.lite import devnet
 
-KEPT: Final = ("object_store", "s3_endpoint", "s3", "workers", "http_port", "engine", "range_timeout_s")
+KEPT: Final = ("object_store", "s3_endpoint", "s3", "workers", "http_port", "engine", "range_timeout_s", "lease_s")
 DEVNET_POOL: Final = "standard"
 LAST_UP: Final = "last `up`"
 

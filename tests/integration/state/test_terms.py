@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from actors.dispatcher import HANDLERS
 from state import jobs, outbox, tasks
 from state.db import Connection, Database
 from tests.integration.state.ledger import CHAIN, NO_WAIT, POLICY, POOL, Ledger, failure, job, publication
@@ -47,7 +48,7 @@ def test_epoch_fences_zombie(ledger: Ledger, state_url: str) -> None:
         lambda conn: tasks.free(conn, ledger.epoch, [WorkerId("w/0.0")], policy=POLICY),
         lambda conn: tasks.free_older(conn, ledger.epoch, except_workers=[], policy=POLICY),
         lambda conn: tasks.adopt(conn, ledger.epoch, {WorkerId("w"): [lease.key]}, ttl_s=60),
-        lambda conn: outbox.drain(conn, ledger.epoch, ["dataset.published"], 10),
+        lambda conn: outbox.drain(conn, ledger.epoch, HANDLERS, limit=10, policy=POLICY),
     ]
     for write in writes:
         with pytest.raises(FencedError), zombie.transaction() as conn:

@@ -1,0 +1,27 @@
+"""What every command begins with: the settings that count, and one transaction on the ledgers."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from state.db import Connection, Database
+from trace_ray import config, logs
+from trace_ray.config import Settings
+from trace_ray.lite.effective import effective
+
+
+def settings_here() -> Settings:
+    """Return the settings that count in this shell, with log lines set up to hide their secrets."""
+    settings = effective(config.read_settings())
+    logs.set_up(json=False, secrets=config.secrets(settings))
+    return settings
+
+
+@contextmanager
+def transaction(settings: Settings) -> Generator[Connection]:
+    """One transaction on the ledger of jobs and tasks. Raises DatabaseUnavailable."""
+    database = Database(config.state_url(settings), application_name="trace-cli")
+    try:
+        with database.transaction() as conn:
+            yield conn
+    finally:
+        database.close()
