@@ -102,6 +102,7 @@ class Dispatcher:
         self._reap_at = 0.0
         self._heads_at = 0.0
         self._ticked_at: float | None = None
+        self._was_late = False
 
     @property
     def epoch(self) -> Epoch:
@@ -143,9 +144,10 @@ class Dispatcher:
             DatabaseUnavailable: nothing or everything was written; giving the same inbox again is safe.
         """
         beat_s = self._timing.lease_s / 4  # three renewals may be lost before a lease expires
-        if self._ticked_at is not None and now - self._ticked_at > beat_s:
-            # this process was frozen, or the database away: workers get a beat to be heard before leases are taken back
-            self._renew_at, self._reap_at = now, now + beat_s
+        if self._ticked_at is not None and now - self._ticked_at > beat_s and not self._was_late:
+            # this process was frozen, or the database away: workers get a beat to be heard before leases are taken
+            # back, once and not for as long as every tick is slow
+            self._renew_at, self._reap_at, self._was_late = now, now + beat_s, True
         self._ticked_at = now
         renew, reap = now >= self._renew_at, now >= self._reap_at
         try:
@@ -159,7 +161,7 @@ class Dispatcher:
             self.settle(inbox, reap=reap, renew=renew)
             raise
         self._renew_at = now + beat_s if renew else self._renew_at
-        self._reap_at = now + beat_s if reap else self._reap_at
+        self._reap_at, self._was_late = (now + beat_s, False) if reap else (self._reap_at, self._was_late)
         self._heads_at = now + HEADS_S if now >= self._heads_at else self._heads_at
         _tell(drained)
         return orders
@@ -194,7 +196,11 @@ class Dispatcher:
             groups=(),
             heads=(),
             settled=tuple(outcome.attempt for outcome in inbox.outcomes),
-            published=tuple(one for one, done in zip(publications, completions, strict=True) if done.accepted),
+            published=tuple(
+                {
+                    one.attempt: one for one, done in zip(publications, completions, strict=True) if done.accepted
+                }.values()  # what came twice was published once
+            ),
             failed=tuple(failures),
             refused=tuple(
                 Refusal(done.attempt, done.reason or "refused") for done in [*completions, *failed] if not done.accepted

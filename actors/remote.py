@@ -16,17 +16,13 @@ from actors import runtime
 from actors.crew import Crew
 from actors.dispatcher import Dispatcher as Core
 from actors.dispatcher import HeadAnswer, Timing
-from actors.ingest import Ingester, Limits
 from actors.metrics import Metrics
-from actors.sweeper import for_stack, sweep_staging
 from actors.term import DispatcherStatus, Term
 from actors.worker import Held, Worker
 from state.db import Database
 from trace_ray import config, logs
 from trace_ray.build import build_id
 from trace_ray.contracts import AttemptKey, HeadRequest, LeaseGroup, Outcome, WorkerId
-from trace_ray.extract.choice import make_engine
-from trace_ray.storage import open_store
 
 actor: Final[Any] = ray.remote  # its types know no concurrency groups
 
@@ -36,6 +32,12 @@ class CryoWorker:
     """One worker process; `run` in `max_concurrency` threads, the rest answers while they work."""
 
     def __init__(self, worker_id: WorkerId, data_dir: Path) -> None:
+        # late: the Dispatcher needs none of these, and half a second of imports would make its return that much later
+        from actors.ingest import Ingester, Limits
+        from actors.sweeper import sweep_staging
+        from trace_ray.extract.choice import make_engine
+        from trace_ray.storage import open_store
+
         build_id()  # of the files as they are now
         settings = config.load_stack(data_dir)
         logs.set_up(json=True, secrets=config.secrets(settings))
@@ -130,10 +132,17 @@ def begin_term(data_dir: Path) -> Term:
         crew,
         living=partial(runtime.workers, space),
         record=Metrics().record,
-        upkeep=lambda: for_stack(settings).sweep(),
+        upkeep=partial(sweep, settings),
     )
 
 
 def spawn_worker(worker_id: WorkerId, *, data_dir: Path, space: str) -> runtime.WorkerHandle:
     options = runtime.worker_options(worker_id, space, slots=config.WORKER_SLOTS)
     return runtime.create_worker(CryoWorker, options, worker_id, data_dir)
+
+
+def sweep(settings: config.Settings) -> None:
+    """Remove what lost attempts left behind."""
+    from actors.sweeper import for_stack  # late: as in the worker
+
+    for_stack(settings).sweep()

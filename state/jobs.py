@@ -3,14 +3,14 @@
 The caller owns the transaction; what a Dispatcher calls takes its epoch and needs `tasks.fence` before it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
-from uuid import UUID, uuid5
+from uuid import uuid5
 
 from psycopg import errors as pg
 
-from state import progress
+from state import arrays, progress
 from state.changes import KnownJob, KnownStream, OtherClaim, mode_name, problems, sentences
 from state.db import Connection, Row, statements
 from trace_ray.contracts import (
@@ -241,18 +241,18 @@ def _next(row: Row) -> list[BlockRange]:
 
 
 def _add(conn: Connection, planned: Sequence[tuple[BlockRange, Row]]) -> int:
-    parameters: Mapping[str, list[UUID] | list[int]] = {
-        "tasks": [task_id(JobId(row["job_id"]), row["dataset_key"], blocks) for blocks, row in planned],
-        "streams": [row["stream_id"] for _, row in planned],
-        "starts": [blocks.start for blocks, _ in planned],
-        "ends": [blocks.end for blocks, _ in planned],
+    parameters = {
+        "tasks": arrays.uuids(task_id(JobId(row["job_id"]), row["dataset_key"], blocks) for blocks, row in planned),
+        "streams": arrays.uuids(row["stream_id"] for _, row in planned),
+        "starts": arrays.bigints([blocks.start for blocks, _ in planned]),
+        "ends": arrays.bigints([blocks.end for blocks, _ in planned]),
     }
     try:
-        added = conn.execute(SQL["add_ranges"], parameters).fetchall()
+        known = conn.execute(SQL["add_ranges"], parameters).fetchall()
     except pg.UniqueViolation as error:
         raise LedgerConflict("a planned range ends where a known one ends and starts elsewhere") from error
-    _refuse_conflicts(row for row in added if row["conflict"])
-    return sum(not row["known"] for row in added)
+    _refuse_conflicts(row for row in known if row["conflict"])
+    return len(planned) - sum(row["known"] for row in known)
 
 
 def _refuse_conflicts(conflicts: Iterable[Row]) -> None:

@@ -75,10 +75,15 @@ def stale(known: Known | None, key: AttemptKey) -> Reason | None:
 
 @dataclass(slots=True)
 class Batch:
-    """Judges the publications of one transaction one after another: each accepted one is a neighbour of the next."""
+    """Judges the publications of one transaction one after another: each accepted one is a neighbour of the next.
+
+    They may come in any order; that of their blocks is the fastest.
+    """
 
     _ends: dict[tuple[DatasetUuid, int], bytes] = field(default_factory=dict[tuple[DatasetUuid, int], bytes])
     _parents: dict[tuple[DatasetUuid, int], bytes] = field(default_factory=dict[tuple[DatasetUuid, int], bytes])
+    _taken: dict[DatasetUuid, list[BlockRange]] = field(default_factory=dict[DatasetUuid, list[BlockRange]])
+    _reached: dict[DatasetUuid, int] = field(default_factory=dict[DatasetUuid, int])
 
     def unfit(self, publication: Publication, place: Place) -> Reason | None:
         """Return why the offer may not be published, or None and remember it as published."""
@@ -87,13 +92,23 @@ class Batch:
         if place.covered_generation is not None and place.covered_generation >= place.generation:
             return Reason.OVERLAP
         dataset, blocks, proof = place.dataset_uuid, place.blocks, publication.certificate
+        if self._overlaps(dataset, blocks):
+            return Reason.OVERLAP
         before = self._ends.get((dataset, blocks.start), place.before_hash)
         after = self._parents.get((dataset, blocks.end), place.after_hash)
         if before not in (None, proof.parent_hash) or after not in (None, proof.end_hash):
             return Reason.BROKEN_CHAIN
         self._ends[dataset, blocks.end] = proof.end_hash
         self._parents[dataset, blocks.start] = proof.parent_hash
+        self._taken.setdefault(dataset, []).append(blocks)
+        self._reached[dataset] = max(blocks.end, self._reached.get(dataset, 0))
         return None
+
+    def _overlaps(self, dataset: DatasetUuid, blocks: BlockRange) -> bool:
+        """Say whether an accepted publication of this batch covers some of the blocks."""
+        if blocks.start >= self._reached.get(dataset, 0):
+            return False
+        return any(blocks.overlaps(one) for one in self._taken[dataset])
 
 
 def _matches(publication: Publication, place: Place) -> bool:

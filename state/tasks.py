@@ -8,14 +8,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-from state.db import Connection, Row, statements
-from state.judge import FAILURES, Batch, Known, Place, Reason, stale
+from state import arrays, offers
+from state.db import Connection, Row, ask, statements
+from state.judge import FAILURES, Batch, Known, Reason, stale
+from state.neighbours import Neighbours, spans
 from trace_ray.contracts import (
     AttemptKey,
     BlockRange,
-    Certificate,
     DatasetUuid,
     Epoch,
     Failure,
@@ -33,8 +34,8 @@ from trace_ray.retry import RetryPolicy
 
 SQL: Final = statements("tasks")
 
-PICKED_PER_SLOT: Final = 4  # a range has one task per stream; what is picked in vain stays queued
-PICKED_MIN: Final = 32
+PICKED_MORE: Final = 32  # looked at beyond what the slots can take, so that the last group is rarely cut short
+PART: Final = 64  # publications registered by one statement
 ALONE_AFTER: Final = 2  # failures of a joint call; the last attempt shows which of its tasks is the bad one
 
 
@@ -135,55 +136,62 @@ def claim(
         slots: One worker id per free slot; the i-th group goes to the i-th slot.
         now: For tests, which move time instead of sleeping.
     """
-    want = max(PICKED_PER_SLOT * len(slots), PICKED_MIN)
-    picked = conn.execute(SQL["pick"], {"epoch": epoch, "want": want, "now": now}).fetchall()
-    places = list(zip(slots, _grouped(picked), strict=False))
-    if not places:
+    parameters = {
+        "epoch": epoch,
+        "ttl": timedelta(seconds=ttl_s),
+        "slots": arrays.texts(slots),
+        "more": PICKED_MORE,
+        "alone": ALONE_AFTER,
+        "now": now,
+    }
+    rows = ask(conn, SQL["claim"], parameters).fetchall()
+    if not rows:
         return []
-    rows = conn.execute(
-        SQL["claim"],
-        {
-            "epoch": epoch,
-            "ttl": timedelta(seconds=ttl_s),
-            "tasks": [task for _, group in places for task in group],
-            "workers": [worker_id for worker_id, group in places for _ in group],
-        },
-    )
-    leases = {lease.task.task_id: lease for lease in map(_lease, rows)}
-    groups = [(worker_id, tuple(leases[task] for task in group if task in leases)) for worker_id, group in places]
-    return [LeaseGroup(worker_id, group, ttl_s) for worker_id, group in groups if group]
+    extents = sorted((DatasetUuid(row[3]), BlockRange(row[4], row[5])) for row in rows)
+    published = Neighbours.of_rows(ask(conn, SQL["neighbours"], spans(extents)))
+    groups: dict[int, list[Lease]] = {}
+    for slot, *row in rows:
+        groups.setdefault(slot, []).append(_lease(row, published))
+    return [LeaseGroup(slots[slot - 1], tuple(leases), ttl_s) for slot, leases in groups.items()]
 
 
-def _grouped(picked: Iterable[Row]) -> list[list[TaskId]]:
-    groups: dict[tuple[object, ...], list[TaskId]] = {}
-    for row in picked:
-        alone = row["task_id"] if row["task_failures"] >= ALONE_AFTER else None
-        together = (row["job_id"], row["range_start"], row["range_end"], row["rpc_pool"], alone)
-        groups.setdefault(together, []).append(TaskId(row["task_id"]))
-    return list(groups.values())
-
-
-def _lease(row: Row) -> Lease:
-    payload = row["payload"]
-    task = Task(
-        task_id=TaskId(row["task_id"]),
-        job_id=JobId(row["job_id"]),
-        chain_id=payload["chain_id"],
-        dataset_key=payload["dataset_key"],
-        dataset_uuid=DatasetUuid(row["dataset_uuid"]),
-        cryo_dataset_name=payload["cryo_dataset_name"],
-        rpc_pool=row["rpc_pool"],  # the stream's present one: a change in the job file moves what is queued
-        blocks=BlockRange(row["range_start"], row["range_end"]),
-        config_hash=payload["config_hash"],
-    )
+def _lease(row: Sequence[Any], published: Neighbours) -> Lease:
+    (
+        task,
+        job,
+        dataset,
+        start,
+        end,
+        attempt,
+        token,
+        generation,
+        config_hash,
+        chain_id,
+        key,
+        cryo_name,
+        pool,
+        receipts,
+    ) = row
+    blocks = BlockRange(start, end)
+    around = published.around(dataset, blocks)
     return Lease(
-        task=task,
-        attempt=row["attempt"],
-        lease_token=LeaseToken(row["lease_token"]),
-        generation=row["generation"],
-        receipts=Receipts(row["receipts"]),
-        parent_hash=row["before_hash"],
-        child_parent_hash=row["after_hash"],
+        Task(
+            task_id=TaskId(task),
+            job_id=JobId(job),
+            chain_id=chain_id,
+            dataset_key=key,
+            dataset_uuid=DatasetUuid(dataset),
+            cryo_dataset_name=cryo_name,
+            rpc_pool=pool,  # the stream's present one: a change in the job file moves what is queued
+            blocks=blocks,
+            config_hash=config_hash,
+        ),
+        attempt,
+        LeaseToken(token),
+        generation,
+        Receipts(receipts),
+        around.before_hash,
+        around.after_hash,
     )
 
 
@@ -209,21 +217,25 @@ def complete(
 
     What holds its lease and does not fit counts as a failed attempt.
     """
-    in_order = sorted(publications, key=lambda one: (one.dataset_uuid, one.blocks))  # neighbours, and locks, in order
-    known = _judge(conn, epoch, in_order)
-    batch, reasons, accepted = Batch(), dict[AttemptKey, Reason](), dict[AttemptKey, Publication]()
-    for publication in in_order:
-        key = publication.attempt
-        if key in accepted:
-            continue
-        attempt, place = known.get((key.task_id, key.attempt), (None, None))
-        reason = stale(attempt, key) or (place and batch.unfit(publication, place))
-        if reason is None:
-            accepted[key] = publication
-        else:
-            reasons[key] = reason
-    if accepted:
-        _publish(conn, epoch, list(accepted.values()))
+    in_order = sorted(publications, key=_place_in_chain)  # neighbours, and locks, in one order
+    judged = offers.judge(conn, epoch, in_order)
+    batch, reasons, accepted = Batch(), dict[AttemptKey, Reason](), set[AttemptKey]()
+    with conn.pipeline():  # the server registers one part while the next is decided on
+        for start in range(0, len(in_order), PART):
+            part: list[Publication] = []
+            for publication, known in zip(in_order[start : start + PART], judged[start : start + PART], strict=True):
+                key = publication.attempt
+                if key in accepted or key in reasons:
+                    continue
+                attempt, place = known or (None, None)
+                reason = stale(attempt, key) or (place and batch.unfit(publication, place))
+                if reason is None:
+                    accepted.add(key)
+                    part.append(publication)
+                else:
+                    reasons[key] = reason
+            if part:
+                offers.register(conn, epoch, part)
     unfit = [
         Failure(key, "PublicationRefused", FAILURES[reason], retryable=True)
         for key, reason in reasons.items()
@@ -234,55 +246,8 @@ def complete(
     return _settlements([publication.attempt for publication in publications], reasons)
 
 
-def _judge(
-    conn: Connection, epoch: Epoch, publications: Sequence[Publication]
-) -> dict[tuple[TaskId, int], tuple[Known, Place]]:
-    parameters = {
-        "tasks": [publication.attempt.task_id for publication in publications],
-        "attempts": [publication.attempt.attempt for publication in publications],
-        "epoch": epoch,
-    }
-    rows = conn.execute(SQL["judge"], parameters)
-    return {(row["task_id"], row["asked"]): (_known(row), _place(row)) for row in rows}
-
-
-def _publish(conn: Connection, epoch: Epoch, accepted: Sequence[Publication]) -> None:
-    proofs = [publication.certificate for publication in accepted]
-    versions = [publication.dataset_version for publication in accepted]
-    parameters = {
-        **_key_columns([publication.attempt for publication in accepted]),
-        "epoch": epoch,
-        "versions": versions,
-        "rows": [publication.rows for publication in accepted],
-        "digests": [publication.digest for publication in accepted],
-        "parents": [proof.parent_hash for proof in proofs],
-        "ends": [proof.end_hash for proof in proofs],
-        "certificates": json.dumps([_certificate(proof) for proof in proofs]),
-        "seconds": json.dumps([dict(publication.seconds) for publication in accepted]),
-    }
-    conn.execute(SQL["complete"], parameters)
-    _add_files(conn, accepted)
-    if any(publication.generation for publication in accepted):
-        conn.execute(SQL["replace"], {"versions": versions})
-
-
-def _add_files(conn: Connection, accepted: Sequence[Publication]) -> None:
-    files = [
-        (publication.dataset_version, position, file)
-        for publication in accepted
-        for position, file in enumerate(publication.files)
-    ]
-    parameters = {
-        "versions": [version for version, _, _ in files],
-        "positions": [position for _, position, _ in files],
-        "keys": [file.key for *_, file in files],
-        "bytes": [file.bytes for *_, file in files],
-        "rows": [file.rows for *_, file in files],
-        "digests": [file.digest for *_, file in files],
-        "mins": [file.min_block for *_, file in files],
-        "maxs": [file.max_block for *_, file in files],
-    }
-    conn.execute(SQL["add_files"], parameters)
+def _place_in_chain(publication: Publication) -> tuple[int, int, int]:
+    return publication.dataset_uuid.int, publication.blocks.start, publication.blocks.end
 
 
 def fail(conn: Connection, epoch: Epoch, failures: Sequence[Failure], *, policy: RetryPolicy) -> list[Settlement]:
@@ -354,36 +319,8 @@ def _known(row: Row) -> Known:
     return Known(row["state"], row["attempt"], row["lease_token"], row["attempt_token"])
 
 
-def _place(row: Row) -> Place:
-    return Place(
-        generation=row["generation"],
-        dataset_uuid=DatasetUuid(row["dataset_uuid"]),
-        blocks=BlockRange(row["range_start"], row["range_end"]),
-        chain_id=row["chain_id"],
-        dataset_key=row["dataset_key"],
-        config_hash=row["config_hash"],
-        before_hash=row["before_hash"],
-        after_hash=row["after_hash"],
-        covered_generation=row["covered_generation"],
-    )
-
-
 def _settlements(keys: Iterable[AttemptKey], reasons: Mapping[AttemptKey, Reason]) -> list[Settlement]:
     return [Settlement(key, key not in reasons, reasons.get(key)) for key in keys]
-
-
-def _certificate(certificate: Certificate) -> dict[str, object]:
-    """The certificate without its two hashes, which have columns of their own."""
-    return {
-        "level": certificate.level,
-        "checks": certificate.checks,
-        "receipts": certificate.receipts,
-        "engine": certificate.engine,
-        "engine_version": certificate.engine_version,
-        "engine_digest": certificate.engine_digest,
-        "engine_arguments": certificate.engine_arguments,
-        "provider": certificate.provider,
-    }
 
 
 def _error_json(failure: Failure) -> str:

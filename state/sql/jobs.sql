@@ -149,8 +149,8 @@ WHERE c.stream_id = ANY(%(streams)b::uuid[])
 ORDER BY j.created_at, j.job_id, s.dataset_key;
 
 -- name: add_ranges
--- Insert ranges with their tasks, in the given order, and advance the cursors. One row per range: whether it was known,
--- and whether it is in conflict with what was known.
+-- Insert ranges with their tasks, in the given order, and advance the cursors. One row per range that was known, and
+-- whether it is in conflict with what was known.
 WITH i AS (
   SELECT * FROM unnest(%(tasks)b::uuid[], %(streams)b::uuid[], %(starts)b::bigint[], %(ends)b::bigint[])
     WITH ORDINALITY AS i(task_id, stream_id, range_start, range_end, position)),
@@ -162,11 +162,11 @@ p AS (
 t AS (
   INSERT INTO state.tasks (task_id, job_id, stream_id, dataset_uuid, range_start, range_end, payload)
   SELECT task_id, job_id, stream_id, dataset_uuid, range_start, range_end, payload FROM p ORDER BY position
-  ON CONFLICT (task_id) DO NOTHING),
+  ON CONFLICT (task_id) DO NOTHING RETURNING task_id),
 r AS (
   INSERT INTO state.ranges (stream_id, range_start, range_end, task_id)
   SELECT stream_id, range_start, range_end, task_id FROM p
-  ON CONFLICT (stream_id, range_start) DO NOTHING),
+  ON CONFLICT (stream_id, range_start) DO NOTHING RETURNING task_id),
 c AS (
   UPDATE state.cursors x SET next_block = m.next_block, updated_at = now()
   FROM (SELECT stream_id, max(range_end) AS next_block FROM i GROUP BY stream_id) m
@@ -175,7 +175,8 @@ SELECT p.range_start, p.range_end, p.payload ->> 'dataset_key' AS dataset_key, t
   coalesce(t.payload - 'rpc_pool' <> p.payload - 'rpc_pool', false) OR coalesce(r.task_id <> p.task_id, false) AS conflict
 FROM p
 LEFT JOIN state.tasks t USING (task_id)
-LEFT JOIN state.ranges r ON r.stream_id = p.stream_id AND r.range_start = p.range_start;
+LEFT JOIN state.ranges r ON r.stream_id = p.stream_id AND r.range_start = p.range_start
+WHERE p.task_id NOT IN (SELECT task_id FROM t) OR p.task_id NOT IN (SELECT task_id FROM r);
 
 -- name: status
 -- One row per enabled stream of the organisation's jobs, of one job or of all. Sizes and rates are in blocks.

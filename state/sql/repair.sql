@@ -37,7 +37,8 @@ WHERE stream_id = %(stream)s::uuid AND range_start < %(end)s::bigint AND range_e
 -- name: requeue
 -- Dead tasks go back to queued with fresh budgets; attempts go on counting, so history is kept.
 WITH d AS (
-  UPDATE state.tasks SET state = 'queued', task_failures = 0, infra_failures = 0, run_at = now(), finished_at = NULL, error = NULL
+  UPDATE state.tasks SET state = 'queued', task_failures = 0, infra_failures = 0, run_at = now(), finished_at = NULL, error = NULL,
+    lease_token = NULL
   WHERE task_id = ANY(%(tasks)b::uuid[]) AND state IN ('dead', 'cancelled')
   RETURNING task_id, stream_id, range_start),
 r AS (

@@ -18,51 +18,68 @@ SELECT holder, build, epoch FROM state.dispatcher WHERE name = 'dispatcher' AND 
 UPDATE state.dispatcher SET expires_at = clock_timestamp() WHERE name = 'dispatcher' AND epoch = %(epoch)s::bigint;
 
 -- name: fence
--- Raises when another epoch leads; otherwise a take-over waits until this transaction ends.
-SELECT state.fence('dispatcher', %(epoch)s::bigint, %(ttl)s::interval);
-
--- name: pick
--- Due tasks of enabled streams in order. Not locked: `claim` decides. A pool that gives no head is left alone, so that
--- an outage costs no attempts.
-SELECT t.task_id, t.job_id, s.rpc_pool, t.range_start, t.range_end, t.task_failures
-FROM (
-  SELECT task_id, job_id, stream_id, range_start, range_end, task_failures, priority, run_at, seq FROM state.tasks
-  WHERE state = 'queued' AND run_at <= coalesce(%(now)s::timestamptz, now())
-    AND stream_id = ANY(ARRAY(
-      SELECT s.stream_id FROM state.streams s JOIN state.jobs j USING (job_id)
-      LEFT JOIN state.heads h ON h.rpc_pool = s.rpc_pool AND h.chain_id = j.chain_id
-      WHERE s.enabled AND j.enabled AND h.error IS NULL AND h.doubted IS NOT TRUE AND state.leads(%(epoch)s::bigint)))
-  ORDER BY priority, run_at, seq LIMIT %(want)s::int) t
-JOIN state.streams s USING (stream_id)
-ORDER BY t.priority, t.run_at, t.seq;
+-- Raises when another epoch leads; otherwise a take-over waits until this transaction ends. Up to there statements are
+-- planned once and for all, by index and in index order: the right plan is known, statistics of a queue are always late,
+-- and planning anew costs more than a small batch.
+SELECT state.fence('dispatcher', %(epoch)s::bigint, %(ttl)s::interval),
+  set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
+  set_config('enable_bitmapscan', 'off', true);
 
 -- name: claim
--- Lease the given tasks, the i-th to the i-th worker, unless somebody else took them. One row per lease, with what its
--- published neighbours demand of it.
-WITH c AS (
+-- Lease due tasks of enabled streams in order, those of one group to one worker: a group shares job, range and pool, so
+-- that one call extracts it, until its tasks have failed so often that each is tried alone. `slot` counts the groups from
+-- 1. As many tasks are looked at as the slots can take, and some more. A pool that gives no head is left alone, so that an
+-- outage costs no attempts. No lock is needed beside the fence's: what an operator cancels meanwhile is not queued.
+WITH q AS (
+  SELECT q.task_id, row_number() OVER (ORDER BY q.priority, q.run_at, q.seq) AS position, q.job_id, q.range_start, q.range_end,
+    s.rpc_pool, s.dataset_key, s.cryo_dataset_name, j.chain_id, j.receipts,
+    CASE WHEN q.task_failures >= %(alone)s::int THEN q.task_id END AS alone
+  FROM (
+    SELECT task_id, job_id, stream_id, range_start, range_end, task_failures, priority, run_at, seq FROM state.tasks
+    WHERE state = 'queued' AND run_at <= coalesce(%(now)s::timestamptz, now())
+      AND stream_id = ANY(ARRAY(
+        SELECT s.stream_id FROM state.streams s JOIN state.jobs j USING (job_id)
+        LEFT JOIN state.heads h ON h.rpc_pool = s.rpc_pool AND h.chain_id = j.chain_id
+        WHERE s.enabled AND j.enabled AND h.error IS NULL AND h.doubted IS NOT TRUE AND state.leads(%(epoch)s::bigint)))
+    ORDER BY priority, run_at, seq
+    LIMIT %(more)s::int + cardinality(%(slots)b::text[]) * (
+      SELECT max(n) FROM (SELECT count(*) AS n FROM state.streams WHERE enabled GROUP BY job_id) per_job)) q
+  JOIN state.streams s USING (stream_id)
+  JOIN state.jobs j ON j.job_id = q.job_id),
+f AS (
+  SELECT q.*, min(position) OVER (PARTITION BY job_id, range_start, range_end, rpc_pool, alone) AS first FROM q),
+p AS (SELECT f.*, dense_rank() OVER (ORDER BY first) AS slot FROM f),
+c AS (
   UPDATE state.tasks t
-  SET state = 'running', attempt = t.attempt + 1, lease_token = gen_random_uuid(), worker_id = p.worker_id,
+  SET state = 'running', attempt = t.attempt + 1, lease_token = gen_random_uuid(), worker_id = (%(slots)b::text[])[p.slot],
       lease_expires_at = clock_timestamp() + %(ttl)s::interval, lease_epoch = %(epoch)s::bigint
-  FROM unnest(%(tasks)b::uuid[], %(workers)b::text[]) AS p(task_id, worker_id)
-  WHERE t.task_id = p.task_id AND t.state = 'queued' AND state.leads(%(epoch)s::bigint)
-    AND t.task_id = ANY(ARRAY(
-      SELECT task_id FROM state.tasks WHERE task_id = ANY(%(tasks)b::uuid[]) AND state = 'queued' FOR UPDATE SKIP LOCKED))
-  RETURNING t.task_id, t.job_id, t.stream_id, t.dataset_uuid, t.attempt, t.lease_token, t.worker_id, t.generation,
-    t.payload, t.range_start, t.range_end),
+  FROM p
+  WHERE t.task_id = p.task_id AND p.slot <= cardinality(%(slots)b::text[]) AND t.state = 'queued'
+    AND state.leads(%(epoch)s::bigint)
+  RETURNING p.slot, p.position, t.task_id, t.job_id, t.dataset_uuid, t.range_start, t.range_end, t.attempt, t.lease_token,
+    t.worker_id, t.generation, t.payload ->> 'config_hash' AS config_hash, p.chain_id, p.dataset_key, p.cryo_dataset_name,
+    p.rpc_pool, p.receipts),
 a AS (
   INSERT INTO state.attempts (task_id, attempt, lease_token, epoch, worker_id, started_at)
   SELECT task_id, attempt, lease_token, %(epoch)s::bigint, worker_id, clock_timestamp() FROM c)
-SELECT c.*, j.receipts, s.rpc_pool, before.end_hash AS before_hash, after.parent_hash AS after_hash
-FROM c
-JOIN state.jobs j USING (job_id)
-JOIN state.streams s USING (stream_id)
-LEFT JOIN LATERAL (
-  SELECT range_end, end_hash FROM state.dataset_versions v
-  WHERE v.dataset_uuid = c.dataset_uuid AND v.replaced_snapshot IS NULL AND v.range_start < c.range_start
-  ORDER BY v.range_start DESC LIMIT 1) before ON before.range_end = c.range_start
-LEFT JOIN LATERAL (
-  SELECT parent_hash FROM state.dataset_versions v
-  WHERE v.dataset_uuid = c.dataset_uuid AND v.replaced_snapshot IS NULL AND v.range_start = c.range_end LIMIT 1) after ON true;
+SELECT slot, task_id, job_id, dataset_uuid, range_start, range_end, attempt, lease_token, generation, config_hash, chain_id,
+  dataset_key, cryo_dataset_name, rpc_pool, receipts
+FROM c ORDER BY position;
+
+-- name: neighbours
+-- Published versions that touch or overlap these spans of datasets. Visible versions of a dataset do not overlap, so of
+-- those that start before a span only the last one can reach it.
+SELECT i.dataset_uuid, v.range_start, v.range_end, v.generation, v.parent_hash, v.end_hash
+FROM unnest(%(datasets)b::uuid[], %(span_starts)b::bigint[], %(span_ends)b::bigint[]) AS i(dataset_uuid, span_start, span_end)
+CROSS JOIN LATERAL (
+  (SELECT range_start, range_end, generation, parent_hash, end_hash FROM state.dataset_versions o
+   WHERE o.dataset_uuid = i.dataset_uuid AND o.replaced_snapshot IS NULL AND o.range_start < i.span_start
+   ORDER BY o.range_start DESC LIMIT 1)
+  UNION ALL
+  SELECT range_start, range_end, generation, parent_hash, end_hash FROM state.dataset_versions o
+  WHERE o.dataset_uuid = i.dataset_uuid AND o.replaced_snapshot IS NULL
+    AND o.range_start BETWEEN i.span_start AND i.span_end) v
+WHERE v.range_end >= i.span_start;
 
 -- name: heartbeat
 -- The attempts that are still held. Leases that have used a tenth of their time are renewed, the others are fresh enough.
@@ -85,38 +102,22 @@ JOIN state.tasks t ON t.task_id = i.task_id
 LEFT JOIN state.attempts a ON a.task_id = i.task_id AND a.attempt = i.attempt;
 
 -- name: judge
--- What the ledger knows of attempts that want to publish, locked; of the published neighbours of their ranges; and of a
--- version that already covers some of their blocks. Visible versions of a dataset do not overlap, so the last one that
--- starts before a block is the only one that can reach it.
-SELECT t.task_id, i.attempt AS asked, t.state, t.attempt, t.lease_token, a.lease_token AS attempt_token,
-       t.generation, t.dataset_uuid, t.range_start, t.range_end, (t.payload ->> 'chain_id')::bigint AS chain_id,
-       t.payload ->> 'dataset_key' AS dataset_key, t.payload ->> 'config_hash' AS config_hash,
-       before.end_hash AS before_hash, after.parent_hash AS after_hash, covered.generation AS covered_generation
-FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[]) AS i(task_id, attempt)
+-- What the ledger knows of attempts that want to publish, locked, by their position.
+SELECT i.position, t.state, t.attempt, t.lease_token, a.lease_token, t.generation, t.dataset_uuid, t.range_start, t.range_end,
+  (t.payload ->> 'chain_id')::bigint, t.payload ->> 'dataset_key', t.payload ->> 'config_hash'
+FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[]) WITH ORDINALITY AS i(task_id, attempt, position)
 JOIN state.tasks t ON t.task_id = i.task_id
 LEFT JOIN state.attempts a ON a.task_id = i.task_id AND a.attempt = i.attempt
-LEFT JOIN LATERAL (
-  SELECT range_end, end_hash FROM state.dataset_versions v
-  WHERE v.dataset_uuid = t.dataset_uuid AND v.replaced_snapshot IS NULL AND v.range_start < t.range_start
-  ORDER BY v.range_start DESC LIMIT 1) before ON before.range_end = t.range_start
-LEFT JOIN LATERAL (
-  SELECT parent_hash FROM state.dataset_versions v
-  WHERE v.dataset_uuid = t.dataset_uuid AND v.replaced_snapshot IS NULL AND v.range_start = t.range_end LIMIT 1) after ON true
-LEFT JOIN LATERAL (
-  SELECT range_start, range_end, generation FROM state.dataset_versions v
-  WHERE v.dataset_uuid = t.dataset_uuid AND v.replaced_snapshot IS NULL AND v.range_start < t.range_end
-  ORDER BY v.range_start DESC LIMIT 1) covered ON covered.range_end > t.range_start
 WHERE state.leads(%(epoch)s::bigint)
 FOR UPDATE OF t;
 
 -- name: complete
 -- Finish attempts: task, attempt, range, dataset version, snapshot and outbox in one statement. The ids that come back
--- were accepted. A late reply of the current attempt is welcome until a newer one starts.
+-- were accepted. A late reply of the current attempt is welcome until a newer one starts. A version is registered once,
+-- so its event is new, and one that is not is an error that undoes all.
 WITH i AS (
-  SELECT * FROM ROWS FROM (
-    unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[], %(versions)b::uuid[], %(rows)b::bigint[],
-      %(digests)b::text[], %(parents)b::bytea[], %(ends)b::bytea[]),
-    jsonb_array_elements(%(certificates)s::jsonb), jsonb_array_elements(%(seconds)s::jsonb))
+  SELECT * FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[], %(versions)b::uuid[], %(rows)b::bigint[],
+      %(digests)b::text[], %(parents)b::bytea[], %(ends)b::bytea[], %(certificates)b::jsonb[], %(seconds)b::jsonb[])
     AS i(task_id, attempt, lease_token, dataset_version, row_count, digest, parent_hash, end_hash, certificate, seconds)),
 d AS (
   UPDATE state.tasks t
@@ -124,7 +125,7 @@ d AS (
   FROM i
   WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
     AND t.state IN ('running', 'queued') AND state.leads(%(epoch)s::bigint)
-  RETURNING t.task_id, t.attempt, t.generation, t.seq, t.payload, t.stream_id, t.dataset_uuid, t.range_start, t.range_end,
+  RETURNING t.task_id, t.attempt, t.generation, t.seq, t.payload ->> 'config_hash' AS config_hash, t.stream_id, t.dataset_uuid, t.range_start, t.range_end,
     i.dataset_version, i.row_count, i.digest, i.parent_hash, i.end_hash, i.certificate, i.seconds),
 a AS (
   UPDATE state.attempts x SET outcome = 'succeeded', ended_at = clock_timestamp(), error = NULL, seconds = d.seconds
@@ -146,7 +147,7 @@ u AS (
 v AS (
   INSERT INTO state.dataset_versions (dataset_version, dataset_uuid, config_hash, range_start, range_end, generation,
     row_count, digest, parent_hash, end_hash, certificate, task_id, attempt, published_snapshot)
-  SELECT n.dataset_version, n.dataset_uuid, n.payload ->> 'config_hash', n.range_start, n.range_end, n.generation,
+  SELECT n.dataset_version, n.dataset_uuid, n.config_hash, n.range_start, n.range_end, n.generation,
     n.row_count, n.digest, n.parent_hash, n.end_hash, n.certificate, n.task_id, n.attempt, s.before + n.step
   FROM n JOIN s USING (org_id)),
 o AS (
@@ -154,8 +155,7 @@ o AS (
   SELECT 'dataset.published', 'published/' || dataset_version,
     jsonb_build_object('dataset_version', dataset_version, 'dataset_uuid', dataset_uuid,
       'range_start', range_start, 'range_end', range_end)
-  FROM d
-  ON CONFLICT (idempotency_key) DO NOTHING)
+  FROM d)
 SELECT task_id, attempt FROM d;
 
 -- name: add_files
@@ -291,7 +291,8 @@ SELECT task_id FROM d;
 -- name: replay
 -- Dead ranges of a job go back to queued with fresh budgets; attempts go on counting, so history is kept.
 WITH d AS (
-  UPDATE state.tasks SET state = 'queued', task_failures = 0, infra_failures = 0, run_at = now(), finished_at = NULL, error = NULL
+  UPDATE state.tasks SET state = 'queued', task_failures = 0, infra_failures = 0, run_at = now(), finished_at = NULL, error = NULL,
+    lease_token = NULL -- a late reply of an attempt that died is refused, as it was while the task was dead
   WHERE state IN ('dead', 'cancelled') AND task_id = ANY(ARRAY(
     SELECT r.task_id FROM state.ranges r JOIN state.streams s USING (stream_id)
     WHERE s.job_id = %(job)s::uuid AND NOT r.done AND r.dead))

@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
 from trace_ray import storage
-from trace_ray.errors import FatalError, StoreUnavailable, TraceError
+from trace_ray.errors import FatalError, ObjectMissing, StoreUnavailable, TraceError
 
 SECRET = "9f8e7d6c5b4a3928"
 HOST = f"http://{SECRET}.example"
@@ -52,7 +52,7 @@ def test_error_of_a_disk_is_sorted_and_names_no_path(number: int, kind: type[Tra
         ("ExpiredToken", FatalError, "set fresh AWS credentials and run `trace-ray up`"),
         ("PermanentRedirect", FatalError, "set AWS_REGION"),
         ("RequestTimeTooSkewed", StoreUnavailable, "set the clock"),
-        ("NoSuchKey", FatalError, "has no cryo/1: restore it"),
+        ("NoSuchKey", ObjectMissing, "has no cryo/1: restore it"),
     ],
 )
 def test_answer_of_a_bucket_is_sorted_and_not_quoted(code: str, kind: type[TraceError], advice: str) -> None:

@@ -137,6 +137,13 @@ def test_published_blocks_are_not_published_again_unless_by_a_later_generation()
     assert Batch().unfit(_publish(again), replace(place, covered_generation=1, generation=1)) is Reason.OVERLAP
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_offers_of_one_batch_do_not_cover_the_same_blocks(order: tuple[int, int]) -> None:
+    offers = [offer(100, 200), offer(150, 250)]
+    batch = Batch()
+    assert [batch.unfit(*offers[which]) for which in order] == [None, Reason.OVERLAP]
+
+
 def _publish(held: Lease) -> Publication:
     return publication(held)
 

@@ -1,0 +1,99 @@
+"""What attempts offer to the registry, a batch at a time: what the ledger knows of them, and their registration.
+
+Serves `tasks.complete`, which decides. Everything is written in bulk, so it is passed as packed arrays.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import orjson
+
+from state import arrays
+from state.db import Connection, ask, statements
+from state.judge import Known, Place
+from state.neighbours import Neighbours, spans
+from trace_ray.contracts import BlockRange, Certificate, Epoch, Publication
+
+SQL: Final = statements("tasks")
+
+
+def judge(conn: Connection, epoch: Epoch, publications: Sequence[Publication]) -> list[tuple[Known, Place] | None]:
+    """Return what the ledger knows of each publication's attempt, in order; None where there is no such task."""
+    judged: list[tuple[Known, Place] | None] = [None] * len(publications)
+    parameters = {
+        "tasks": arrays.uuids(publication.attempt.task_id for publication in publications),
+        "attempts": arrays.ints([publication.attempt.attempt for publication in publications]),
+        "epoch": epoch,
+    }
+    extents = ((publication.dataset_uuid, publication.blocks) for publication in publications)
+    with conn.pipeline():
+        tasks = ask(conn, SQL["judge"], parameters)
+        versions = ask(conn, SQL["neighbours"], spans(extents))
+    published = Neighbours.of_rows(versions)
+    for position, state, attempt, lease_token, attempt_token, generation, dataset, start, end, *rest in tasks:
+        blocks = BlockRange(start, end)
+        around = published.around(dataset, blocks)
+        chain_id, key, config_hash = rest
+        place = Place(
+            generation, dataset, blocks, chain_id, key, config_hash,
+            around.before_hash, around.after_hash, around.covered_generation,
+        )  # fmt: skip
+        judged[position - 1] = Known(state, attempt, lease_token, attempt_token), place
+    return judged
+
+
+def register(conn: Connection, epoch: Epoch, accepted: Sequence[Publication]) -> None:
+    """Finish attempts that were judged in this transaction, and register what they offer."""
+    proofs = [publication.certificate for publication in accepted]
+    versions = arrays.uuids(publication.dataset_version for publication in accepted)
+    parameters = {
+        "tasks": arrays.uuids(publication.attempt.task_id for publication in accepted),
+        "attempts": arrays.ints([publication.attempt.attempt for publication in accepted]),
+        "tokens": arrays.uuids(publication.attempt.lease_token for publication in accepted),
+        "epoch": epoch,
+        "versions": versions,
+        "rows": arrays.bigints([publication.rows for publication in accepted]),
+        "digests": arrays.texts(publication.digest for publication in accepted),
+        "parents": arrays.blobs(proof.parent_hash for proof in proofs),
+        "ends": arrays.blobs(proof.end_hash for proof in proofs),
+        "certificates": arrays.documents(orjson.dumps(_certificate(proof)) for proof in proofs),
+        "seconds": arrays.documents(orjson.dumps(dict(publication.seconds)) for publication in accepted),
+    }
+    conn.execute(SQL["complete"], parameters)
+    _add_files(conn, accepted)
+    if any(publication.generation for publication in accepted):
+        conn.execute(SQL["replace"], {"versions": versions})
+
+
+def _add_files(conn: Connection, accepted: Sequence[Publication]) -> None:
+    placed = [
+        (publication.dataset_version, position)
+        for publication in accepted
+        for position, _ in enumerate(publication.files)
+    ]
+    files = [file for publication in accepted for file in publication.files]
+    parameters = {
+        "versions": arrays.uuids(version for version, _ in placed),
+        "positions": arrays.ints([position for _, position in placed]),
+        "keys": arrays.texts(file.key for file in files),
+        "bytes": arrays.bigints([file.bytes for file in files]),
+        "rows": arrays.bigints([file.rows for file in files]),
+        "digests": arrays.texts(file.digest for file in files),
+        "mins": arrays.bigints([file.min_block for file in files]),
+        "maxs": arrays.bigints([file.max_block for file in files]),
+    }
+    conn.execute(SQL["add_files"], parameters)
+
+
+def _certificate(certificate: Certificate) -> dict[str, object]:
+    """The certificate without its two hashes, which have columns of their own."""
+    return {
+        "level": certificate.level,
+        "checks": certificate.checks,
+        "receipts": certificate.receipts,
+        "engine": certificate.engine,
+        "engine_version": certificate.engine_version,
+        "engine_digest": certificate.engine_digest,
+        "engine_arguments": certificate.engine_arguments,
+        "provider": certificate.provider,
+    }
