@@ -153,7 +153,7 @@ def test_a_delivered_message_is_invisible_until_its_time_is_over(ledger: Ledger,
     assert second.receipt != first.receipt
 
 
-def test_ack_needs_receipt(ledger: Ledger, lease: Lease) -> None:
+def test_24_ack_needs_receipt(ledger: Ledger, lease: Lease) -> None:
     """The first consumer is late: its receipt belongs to a delivery that somebody else has now."""
     publish(ledger, batch(lease))
     (late,) = receive(ledger.conn)
@@ -259,7 +259,7 @@ def test_a_delivery_that_was_not_committed_did_not_happen(ledger: Ledger, lease:
 # --- dead letters -------------------------------------------------------------------------------------------------
 
 
-def test_poison_to_dead_letters(ledger: Ledger, lease: Lease) -> None:
+def test_23_poison_to_dead_letters(ledger: Ledger, lease: Lease) -> None:
     """A malformed batch is refused at each delivery, ends as one dead letter, and the next message proceeds."""
     ledger.conn.execute(b"CREATE TABLE public.sink (uri text PRIMARY KEY, rows int NOT NULL CHECK (rows > 0))")
     publish(ledger, batch(lease, "poison", rows=-1), batch(lease, "fine"))

@@ -1,14 +1,11 @@
 """Ends of attempts: fenced, exactly once in effect, all or nothing, and within their budgets."""
 
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
 
 from state import tasks
-from state.db import Connection, Database
 from tests.integration.state.ledger import (
     NO_WAIT,
     POLICY,
@@ -21,7 +18,6 @@ from tests.integration.state.ledger import (
     stream,
 )
 from trace_ray.contracts import AttemptKey, BlockRange, DatasetUuid, LeaseToken, Publication, TaskId, VersionId
-from trace_ray.errors import DatabaseUnavailable
 
 EVERYTHING = (
     b"SELECT (SELECT jsonb_agg(t ORDER BY task_id) FROM state.tasks t) AS tasks,"
@@ -60,63 +56,12 @@ def test_a_completion_brings_everything_about_once(ledger: Ledger) -> None:
     assert effects(ledger) == ONE
 
 
-def test_stale_complete_rejected(ledger: Ledger) -> None:
-    ledger.sync(job(to_block=100))
-    old = ledger.lease(ttl_s=-1)
-    tasks.reap(ledger.conn, ledger.epoch, policy=NO_WAIT)
-    new = ledger.lease()
-    before = ledger.rows(EVERYTHING)
-    (refused,) = ledger.complete(publication(old))
-    assert (refused.accepted, refused.reason) == (False, "stale_attempt")
-    assert ledger.rows(EVERYTHING) == before
-    assert ledger.complete(publication(new))[0].accepted
-    assert effects(ledger) == ONE
-
-
-def test_wrong_token_rejected(ledger: Ledger) -> None:
-    ledger.sync(job())
-    lease = ledger.lease()
-    forged = replace(publication(lease), attempt=replace(lease.key, lease_token=LeaseToken(uuid4())))
-    before = ledger.rows(EVERYTHING)
-    assert ledger.complete(forged)[0].reason == "wrong_token"
-    assert ledger.fail(replace(failure(lease), attempt=forged.attempt))[0].reason == "wrong_token"
-    assert ledger.rows(EVERYTHING) == before
-
-
 def test_an_unknown_task_is_not_found(ledger: Ledger) -> None:
     ledger.sync(job())
     lease = ledger.lease()
     stranger = AttemptKey(TaskId(uuid4()), 1, LeaseToken(uuid4()))
     assert ledger.complete(replace(publication(lease), attempt=stranger))[0].reason == "not_found"
     assert ledger.fail(replace(failure(lease), attempt=stranger))[0].reason == "not_found"
-
-
-def test_late_reply_accepted_until_reclaim(ledger: Ledger) -> None:
-    ledger.sync(job(to_block=100))
-    late = ledger.lease(ttl_s=-1)
-    assert tasks.reap(ledger.conn, ledger.epoch, policy=POLICY) == 1
-    assert ledger.complete(publication(late))[0].accepted
-    assert effects(ledger) == ONE
-    assert ledger.claim() == []
-
-
-def test_duplicate_complete_is_noop(ledger: Ledger, connection: Callable[[], Connection]) -> None:
-    ledger.sync(job())
-    offer = publication(ledger.lease())
-    start = threading.Barrier(3)
-    answers: list[tasks.Settlement] = []
-
-    def race(other: Ledger) -> None:
-        start.wait()
-        answers.extend(other.complete(offer))
-
-    threads = [threading.Thread(target=race, args=(Ledger(connection(), ledger.epoch),)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(str(answer.reason) for answer in answers) == ["None", "already_done", "already_done"]
-    assert effects(ledger) == ONE
 
 
 def test_the_same_outcome_twice_in_one_batch_counts_once(ledger: Ledger) -> None:
@@ -127,20 +72,6 @@ def test_the_same_outcome_twice_in_one_batch_counts_once(ledger: Ledger) -> None
     ledger.fail(failure(bad), failure(bad))
     assert effects(ledger) == ONE
     assert ledger.one(b"SELECT task_failures FROM state.tasks WHERE task_id = %s::uuid", bad.task.task_id) == 1
-
-
-@pytest.mark.parametrize("step", ["judge", "complete", "add_files"])
-def test_complete_is_atomic(ledger: Ledger, state_url: str, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    ledger.sync(job())
-    offer = publication(ledger.lease())
-    database = Database(state_url, application_name="doomed")
-    monkeypatch.setitem(tasks.SQL, step, b"SELECT pg_terminate_backend(pg_backend_pid())")  # dies in place of the step
-    with pytest.raises(DatabaseUnavailable), database.transaction() as conn:
-        tasks.complete(conn, ledger.epoch, [offer], policy=POLICY)
-    monkeypatch.undo()
-    assert effects(ledger) == NOTHING
-    assert ledger.complete(offer)[0].accepted
-    assert effects(ledger) == ONE
 
 
 # --- what does not fit --------------------------------------------------------------------------------------------

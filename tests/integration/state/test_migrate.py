@@ -53,7 +53,9 @@ def test_processes_that_race_apply_each_file_once(empty_url: str) -> None:
     applied = [answers.get(timeout=60) for _ in processes]
     for process in processes:
         process.join()
-    assert sorted(name for names in applied for name in names) == sorted(one.name for one in migrate.migrations("state"))
+    assert sorted(name for names in applied for name in names) == sorted(
+        one.name for one in migrate.migrations("state")
+    )
     migrate.check(empty_url)
 
 

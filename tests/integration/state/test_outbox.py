@@ -102,7 +102,7 @@ def test_what_a_handler_writes_and_the_removal_commit_together(ledger: Ledger) -
     assert effects(ledger) == ["a"]
 
 
-def test_outbox_no_skip_out_of_order(ledger: Ledger, connection: Callable[[], Connection]) -> None:
+def test_21_outbox_no_skip_out_of_order(ledger: Ledger, connection: Callable[[], Connection]) -> None:
     """tx1 takes id 1, tx2 commits id 2 first: a drain in between must not make the first one invisible for ever."""
     slow = connection()
     with slow.transaction():
@@ -112,7 +112,7 @@ def test_outbox_no_skip_out_of_order(ledger: Ledger, connection: Callable[[], Co
     assert keys(drain(ledger, topic=Consumer())) == ["early"]
 
 
-def test_outbox_redelivery_is_harmless(ledger: Ledger, connection: Callable[[], Connection]) -> None:
+def test_22_outbox_redelivery_is_harmless(ledger: Ledger, connection: Callable[[], Connection]) -> None:
     """A consumer dies after an effect outside the transaction and before the removal; the key makes the effect one."""
     outside = connection()
 

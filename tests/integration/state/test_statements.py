@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from state import tasks
 from state.db import Connection, statements
@@ -61,18 +62,19 @@ def scanned(conn: Connection, statement: bytes, parameters: dict[str, object]) -
 
 
 @pytest.mark.parametrize("aged", [True, False], indirect=True, ids=["analysed", "not analysed"])
-def test_hot_statements_never_read_tasks_or_versions_from_end_to_end(aged: Ledger) -> None:
+def test_25_claim_plan_uses_index(aged: Ledger) -> None:
     picked = [row["task_id"] for row in aged.rows(b"SELECT task_id FROM state.tasks WHERE state = 'queued' LIMIT 64")]
     count = len(picked)
     hashes, texts, tokens = [b""] * count, ["{}"] * count, [uuid4() for _ in picked]
     parameters = dict[str, object](
-        epoch=aged.epoch, want=512, now=None, ttl=timedelta(seconds=60), tasks=picked, workers=texts, tokens=tokens,
-        attempts=[1] * count, versions=tokens, rows=[1] * count, digests=texts, parents=hashes, ends=hashes,
-        certificates=json.dumps([{}] * count), seconds=json.dumps([{}] * count), infra=[False] * count,
+        epoch=aged.epoch, want=512, now=None, ttl=timedelta(seconds=60), tasks=picked, slots=texts, tokens=tokens,
+        alone=2, more=32, datasets=tokens, span_starts=[0] * count, span_ends=[9] * count, attempts=[1] * count,
+        versions=tokens, rows=[1] * count, digests=texts, parents=hashes, ends=hashes,
+        certificates=[Jsonb({})] * count, seconds=[Jsonb({})] * count, infra=[False] * count,
         retryable=[True] * count, errors=texts, max_attempts=3, max_infra=3,
         base=timedelta(seconds=1), cap=timedelta(seconds=9),
     )  # fmt: skip
-    for name in ("pick", "claim", "heartbeat", "judge", "complete", "fail", "reap"):
+    for name in ("claim", "neighbours", "heartbeat", "judge", "complete", "fail", "reap"):
         read = scanned(aged.conn, tasks.SQL[name], parameters)
         assert not read & {"tasks", "dataset_versions", "attempts", "ranges"}, name
 
@@ -86,7 +88,7 @@ def test_a_tick_stays_fast_over_a_long_history(aged: Ledger) -> None:
 
 
 def test_each_statement_of_a_file_has_a_name_of_its_own() -> None:
-    for ledger in ("jobs", "tasks", "datasets", "outbox"):
+    for ledger in ("jobs", "tasks", "datasets", "outbox", "buffer", "views"):
         found = statements(ledger)
         assert len(found) > 1
         assert all(body.strip().endswith(b";") for body in found.values())

@@ -42,8 +42,13 @@ def put(store: ObjectStore, root: Path, key: str, *, age_s: float = 2 * DAY_S) -
     source = root.parent / "source"
     source.write_bytes(b"rows")
     store.put(source, key)
-    os.utime(root / key, times=(time.time() - age_s,) * 2)
+    _age(root / key, age_s)
     return key
+
+
+def _age(path: Path, age_s: float) -> None:
+    then = time.time() - age_s
+    os.utime(path, times=(then, then))
 
 
 def other_object(lease: Lease, mark: str = "f") -> str:
@@ -156,7 +161,7 @@ def test_staging_directories_of_killed_workers_go_and_those_in_use_stay(tmp_path
     for name, age_s in (("attempt-old", 2 * DAY_S), ("attempt-new", 0.0), ("notes", 2 * DAY_S)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "part.parquet").write_bytes(b"rows")
-        os.utime(tmp_path / name, times=(time.time() - age_s,) * 2)
+        _age(tmp_path / name, age_s)
     assert sweep_staging(tmp_path, kept_s=DAY_S, dry_run=True) == 1
     assert sweep_staging(tmp_path, kept_s=DAY_S) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"attempt-new", "notes"}

@@ -28,7 +28,7 @@ def test_an_expired_term_can_be_taken_over(conn: Connection) -> None:
     assert tasks.take_over(conn, holder="other/space/1", ttl_s=60) == 2
 
 
-def test_epoch_fences_zombie(ledger: Ledger, state_url: str) -> None:
+def test_19_epoch_fences_zombie_dispatcher(ledger: Ledger, state_url: str) -> None:
     ledger.sync(job())
     lease, spare = ledger.lease(), ledger.lease()
     newer = Ledger.lead(ledger.conn, holder="cluster/space/2")
