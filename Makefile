@@ -15,6 +15,7 @@ demo: .venv/run ## the whole system on this machine; EXIT=1 stops it at the end
 test: coverage ## every test, on real parts
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile tests/integration
 	$(BIN)/python -m pytest tests/acceptance  # one after another: each module has a Ray cluster of its own
+	$(BIN)/python -m pytest tests/chaos  # one after another: chaos has deadlines
 
 coverage: .venv/dev ## unit tests; they must run every line and branch of the modules listed in pyproject.toml
 	$(BIN)/coverage erase
@@ -34,6 +35,9 @@ format: .venv/dev
 
 bench: .venv/dev ## benchmarks; writes docs/reference/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
+
+chaos: .venv/dev ## hurts the ledger, then the whole stack, each for SECONDS; then breaks rules on purpose. SEED=n, ONLY=part
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
 
 docs: .venv/dev ## generated reference: the JSON Schema of the job file
 	$(BIN)/python -c 'import json; from trace_ray import config; print(json.dumps(config.job_schema(), indent=2))' \
