@@ -4,6 +4,7 @@ Everything happens in a fresh private staging directory that is gone afterwards.
 becomes visible only when the ledger accepts the publication.
 """
 
+import errno
 import logging
 import shutil
 import tempfile
@@ -107,7 +108,7 @@ class Ingester:
             return [self._failed(lease, error, provider) for lease in group.leases]
 
     def _failed(self, lease: Lease, error: Exception, provider: Provider | None) -> Failure:
-        if not isinstance(error, InfraError) and self._disk_is_full():  # whatever it says, the range is not to blame
+        if not isinstance(error, InfraError) and (is_full(error) or self._disk_is_full()):  # the range is not to blame
             error = DiskFull("the disk of the staging directory is full: free some space, or move TRACE_DATA_DIR")
         if not isinstance(error, TraceError):
             logger.exception("attempt failed unexpectedly")
@@ -255,6 +256,11 @@ class Ingester:
             yield directory
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def is_full(error: Exception) -> bool:
+    """Say whether an error itself tells of a full disk, which may have room again by now."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _answers(provider: Provider, name: str) -> bool:

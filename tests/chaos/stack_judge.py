@@ -81,7 +81,8 @@ def _judge_lost(verdict: Verdict, attempts: Sequence[Row], log: Log, lease_s: fl
     """Sort the leases that were taken back: from the dead or silent, by a second Dispatcher, or from the living."""
     gone = log.of("worker killed", "worker stopped longer than a lease")
     kills = log.of("Dispatcher killed")
-    breaks = log.of("backends ended", "Postgres crashed")  # a claim whose answer was lost is unknown to its Dispatcher
+    # a claim whose answer was lost is unknown to its Dispatcher; one that stopped after it may be killed as it stands
+    breaks = log.of("backends ended", "Postgres crashed", "Dispatcher stopped longer than a lease")
     for row in attempts:
         if row["outcome"] not in ("released", "expired"):
             continue
@@ -105,6 +106,7 @@ def _explained(row: Row, log: Log) -> bool:
     causes: list[str] = []
     if row["kind"] in PROVIDER_ERRORS:
         causes += [kind for kind in log.counts() if kind.startswith("rpc ")]
+        causes += DISK  # an engine that could not write, and the disk has room again when it is looked at
     if row["kind"] in STORE_ERRORS:
         causes += [*STORE, *DISK]
     if row["kind"] == "DiskFull":
