@@ -42,6 +42,7 @@ class Report:
     ghosts_refused: dict[str, int]
     ghosts_accepted: list[str]
     dead: dict[str, int]
+    incomplete: list[str]
     rows: int
     lost: int
     doubled: int
@@ -54,6 +55,7 @@ class Report:
     def problems(self) -> list[str]:
         """Return what breaks a promise, in words."""
         found = [f"violated: {violation}" for violation in self.violations]
+        found += [f"not complete after all faults ended: {one}" for one in self.incomplete]
         found += [f"accepted from a ghost: {one}" for one in self.ghosts_accepted]
         found += [f"no fault explains: {one}" for one in self.verdict.unexplained]
         found += [f"taken back although its worker lived: {one}" for one in self.verdict.reruns]
@@ -116,6 +118,7 @@ def run(
             ghosts_refused=dict(sorted(ghosts.refused.items())),
             ghosts_accepted=ghosts.accepted,
             dead=dict(one.dead.most_common()),
+            incomplete=one.incomplete,
             rows=sum(found.rows for found in rows),
             lost=sum(found.lost for found in rows),
             doubled=sum(found.doubled for found in rows),

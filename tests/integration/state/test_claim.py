@@ -1,12 +1,9 @@
 """Leases: exclusive, grouped by range, one per slot, and only of what may run."""
 
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from state import jobs, tasks
-from state.db import Connection
 from tests.integration.state.ledger import (
     CHAIN,
     NO_WAIT,
@@ -19,32 +16,7 @@ from tests.integration.state.ledger import (
     publication,
     stream,
 )
-from trace_ray.contracts import BlockRange, LeaseGroup, TaskId, WorkerId
-
-
-def test_each_task_is_leased_exactly_once_by_racing_claimers(
-    ledger: Ledger, connection: Callable[[], Connection]
-) -> None:
-    ledger.sync(job(stream("blocks", chunk_size=1, max_inflight=1000)))
-    start = threading.Barrier(4)
-    taken: list[TaskId] = []
-
-    def race(other: Ledger) -> None:
-        start.wait()
-        while ledger_has_queued(other):
-            taken.extend(lease.task.task_id for group in other.claim(slots=7) for lease in group.leases)
-
-    threads = [threading.Thread(target=race, args=(Ledger(connection(), ledger.epoch),)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(taken) == len(set(taken)) == 1000
-    assert ledger.one(b"SELECT count(*) FROM state.attempts") == 1000
-
-
-def ledger_has_queued(ledger: Ledger) -> bool:
-    return bool(ledger.rows(b"SELECT 1 FROM state.tasks WHERE state = 'queued' LIMIT 1"))
+from trace_ray.contracts import BlockRange, LeaseGroup, WorkerId
 
 
 def test_tasks_of_one_range_go_to_one_worker_in_one_group(ledger: Ledger) -> None:
@@ -145,17 +117,6 @@ def test_a_fresh_lease_is_not_written_again_by_a_heartbeat(ledger: Ledger) -> No
     before = ledger.one(b"SELECT lease_expires_at FROM state.tasks WHERE state = 'running'")
     assert tasks.heartbeat(ledger.conn, ledger.epoch, [lease.key], ttl_s=60) == [lease.key]
     assert ledger.one(b"SELECT lease_expires_at FROM state.tasks WHERE state = 'running'") == before
-
-
-def test_a_heartbeat_cannot_resurrect_a_lease_that_moved(ledger: Ledger) -> None:
-    ledger.sync(job(to_block=100))
-    old = ledger.lease(ttl_s=-1)
-    tasks.reap(ledger.conn, ledger.epoch, policy=NO_WAIT)
-    new = ledger.lease(worker="w/1.0")
-    before = ledger.rows(b"SELECT * FROM state.tasks")
-    assert tasks.heartbeat(ledger.conn, ledger.epoch, [old.key], ttl_s=500) == []
-    assert ledger.rows(b"SELECT * FROM state.tasks") == before
-    assert new.attempt == 2
 
 
 def test_no_slot_no_lease(ledger: Ledger) -> None:

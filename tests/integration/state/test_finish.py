@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from state import tasks
+from tests.integration.state.effects import EVERYTHING, NOTHING, ONE, effects
 from tests.integration.state.ledger import (
     NO_WAIT,
     POLICY,
@@ -18,34 +19,6 @@ from tests.integration.state.ledger import (
     stream,
 )
 from trace_ray.contracts import AttemptKey, BlockRange, DatasetUuid, LeaseToken, Publication, TaskId, VersionId
-
-EVERYTHING = (
-    b"SELECT (SELECT jsonb_agg(t ORDER BY task_id) FROM state.tasks t) AS tasks,"
-    b" (SELECT jsonb_agg(r ORDER BY task_id) FROM state.ranges r) AS ranges,"
-    b" (SELECT jsonb_agg(a ORDER BY task_id, attempt) FROM state.attempts a) AS attempts,"
-    b" (SELECT jsonb_agg(v) FROM state.dataset_versions v) AS versions,"
-    b" (SELECT jsonb_agg(f) FROM state.dataset_files f) AS files,"
-    b" (SELECT jsonb_agg(d) FROM state.datasets d) AS datasets,"
-    b" (SELECT jsonb_agg(o) FROM state.outbox o) AS outbox"
-)
-
-
-def effects(ledger: Ledger) -> dict[str, object]:
-    """Count what one completion must bring about once."""
-    (row,) = ledger.rows(
-        b"SELECT (SELECT count(*) FROM state.tasks WHERE state = 'succeeded') AS tasks,"
-        b" (SELECT count(*) FROM state.ranges WHERE done) AS ranges,"
-        b" (SELECT count(*) FROM state.attempts WHERE outcome = 'succeeded') AS attempts,"
-        b" (SELECT count(*) FROM state.dataset_versions) AS versions,"
-        b" (SELECT count(*) FROM state.dataset_files) AS files,"
-        b" (SELECT count(*) FROM state.outbox WHERE topic = 'dataset.published') AS events,"
-        b" (SELECT max(snapshot) FROM state.datasets) AS snapshot"
-    )
-    return row
-
-
-NOTHING = {"tasks": 0, "ranges": 0, "attempts": 0, "versions": 0, "files": 0, "events": 0, "snapshot": 0}
-ONE = dict.fromkeys(NOTHING, 1)
 
 
 def test_a_completion_brings_everything_about_once(ledger: Ledger) -> None:
@@ -172,26 +145,6 @@ def test_a_later_generation_replaces_the_earlier_one_from_its_snapshot_on(ledger
 # --- failures -----------------------------------------------------------------------------------------------------
 
 
-def test_failures_count_until_the_range_is_dead_and_can_be_retried(ledger: Ledger) -> None:
-    known = ledger.sync(job("blocks", to_block=100))
-    for attempt in (1, 2, 3):
-        lease = ledger.lease()
-        assert lease.attempt == attempt
-        assert ledger.fail(failure(lease))[0].accepted
-    assert ledger.claim() == []
-    assert ledger.one(b"SELECT state FROM state.tasks") == "dead"
-    assert ledger.one(b"SELECT dead FROM state.ranges") is True
-    assert ledger.one(b"SELECT count(*) FROM state.outbox WHERE topic = 'task.dead'") == 1
-    assert tasks.retry_dead(ledger.conn, known.job_id) == 1
-    assert tasks.retry_dead(ledger.conn, known.job_id) == 0
-    assert ledger.one(b"SELECT dead FROM state.ranges") is False
-    again = ledger.lease()
-    assert again.attempt == 4
-    assert ledger.complete(publication(again))[0].accepted
-    outcomes = ledger.rows(b"SELECT outcome FROM state.attempts ORDER BY attempt")
-    assert [row["outcome"] for row in outcomes] == ["failed", "failed", "failed", "succeeded"]
-
-
 def test_a_fatal_failure_is_dead_at_once_and_late_replies_are_refused(ledger: Ledger) -> None:
     ledger.sync(job())
     lease = ledger.lease()
@@ -225,25 +178,6 @@ def test_a_cancelled_task_ends_for_good(ledger: Ledger) -> None:
     assert tasks.cancel(ledger.conn, [lease.task.task_id]) == 0
     assert ledger.complete(publication(lease))[0].reason == "cancelled"
     assert effects(ledger) == NOTHING
-
-
-def test_back_off_doubles_within_its_bounds(ledger: Ledger) -> None:
-    rows = ledger.rows(
-        b"SELECT n, extract(epoch FROM state.backoff(md5(s::text), n, '1 s', '30 s'))::float AS wait"
-        b" FROM generate_series(1, 20) n, generate_series(1, 50) s"
-    )
-    for row in rows:
-        plain = min(30.0, 2.0 ** (int(str(row["n"])) - 1))
-        assert 0.5 * plain <= float(str(row["wait"])) <= 1.5 * plain
-    assert len({row["wait"] for row in rows}) > 500
-
-
-def test_a_failed_task_waits_and_then_comes_back(ledger: Ledger) -> None:
-    ledger.sync(job(to_block=100))
-    ledger.fail(failure(ledger.lease()), policy=POLICY)
-    assert ledger.claim() == []
-    (row,) = ledger.rows(b"SELECT extract(epoch FROM run_at - now())::float AS wait, error FROM state.tasks")
-    assert 0.3 < float(str(row["wait"])) < 1.5
 
 
 def test_a_message_from_outside_cannot_stop_the_ledger(ledger: Ledger) -> None:

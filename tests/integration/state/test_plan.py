@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from psycopg import OperationalError
 
 from state import jobs
 from state.db import Connection
@@ -30,26 +29,6 @@ def test_ranges_tile_the_target_exactly(ledger: Ledger) -> None:
     assert ledger.one(b"SELECT next_block FROM state.cursors") == 1000
 
 
-def test_planning_again_changes_nothing_even_with_the_cursor_reset(ledger: Ledger) -> None:
-    ledger.sync(job(stream("blocks", max_inflight=20)))
-    before = ledger.rows(b"SELECT * FROM state.tasks ORDER BY task_id")
-    ledger.conn.execute(b"UPDATE state.cursors SET next_block = 0")
-    ledger.conn.execute(b"UPDATE state.ranges SET done = true")  # makes room, so that everything is planned once more
-    assert ledger.plan() == 0
-    assert ledger.rows(b"SELECT * FROM state.tasks ORDER BY task_id") == before
-    assert ledger.one(b"SELECT next_block FROM state.cursors") == 1000
-
-
-def test_a_known_task_with_another_payload_stops_planning(ledger: Ledger) -> None:
-    ledger.sync(job())
-    ledger.conn.execute(b"UPDATE state.cursors SET next_block = 0")
-    ledger.conn.execute(b"UPDATE state.ranges SET done = true")
-    ledger.conn.execute(b"""UPDATE state.tasks SET payload = payload || '{"chain_id": 5}' WHERE range_start = 100""")
-    with pytest.raises(LedgerConflict, match=r"blocks \[100, 200\) of stream blocks"):
-        ledger.plan()
-    assert ledger.one(b"SELECT next_block FROM state.cursors") == 0
-
-
 def test_a_known_range_cut_elsewhere_stops_planning(ledger: Ledger) -> None:
     known = ledger.sync(job())
     ledger.conn.execute(b"UPDATE state.cursors SET next_block = 0")
@@ -66,25 +45,6 @@ def test_open_ranges_never_exceed_max_inflight(ledger: Ledger) -> None:
     assert ledger.plan() == 0
     ledger.complete(publication(ledger.lease()))
     assert ledger.plan() == 1
-
-
-def test_racing_planners_never_exceed_max_inflight(ledger: Ledger, connection: Callable[[], Connection]) -> None:
-    ledger.sync(job(stream("blocks", chunk_size=1, max_inflight=7)), head=-1)
-    jobs.record_head(ledger.conn, ledger.epoch, POOL, CHAIN, 5000)
-    start = threading.Barrier(4)
-    others = [Ledger(connection(), ledger.epoch) for _ in range(4)]
-
-    def race(other: Ledger) -> None:
-        start.wait()
-        for _ in range(5):
-            other.plan()
-
-    threads = [threading.Thread(target=race, args=(other,)) for other in others]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert ranges(ledger) == [(start, start + 1) for start in range(7)]
 
 
 def test_a_planner_waits_for_another_one_and_goes_on_from_its_cursor(
@@ -143,25 +103,6 @@ def test_a_following_job_stays_behind_the_head_and_stops_when_it_is_old(ledger: 
     late = datetime.now(UTC) + timedelta(seconds=31)
     assert jobs.plan(ledger.conn, ledger.epoch, now=late) == 0
     assert jobs.plan(ledger.conn, ledger.epoch) == 2
-
-
-def test_planning_is_all_or_nothing_when_the_backend_dies(ledger: Ledger, connection: Callable[[], Connection]) -> None:
-    with ledger.conn.transaction():
-        jobs.apply(ledger.conn, job())
-    jobs.record_head(ledger.conn, ledger.epoch, POOL, CHAIN, 5000)
-    doomed = connection()
-
-    def plan_and_die() -> None:
-        with doomed.transaction():
-            assert jobs.plan(doomed, ledger.epoch) == 4
-            ledger.conn.execute(b"SELECT pg_terminate_backend(%s::int)", (doomed.info.backend_pid,))
-
-    with pytest.raises(OperationalError):
-        plan_and_die()
-    assert ranges(ledger) == []
-    assert ledger.rows(b"SELECT 1 FROM state.tasks") == []
-    assert ledger.one(b"SELECT next_block FROM state.cursors") == 0
-    assert ledger.plan() == 4
 
 
 def test_a_paused_job_is_not_planned(ledger: Ledger) -> None:

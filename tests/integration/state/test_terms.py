@@ -5,12 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from actors.dispatcher import HANDLERS
-from state import jobs, outbox, tasks
+from state import tasks
 from state.db import Connection, Database
-from tests.integration.state.ledger import CHAIN, NO_WAIT, POLICY, POOL, Ledger, failure, job, publication
+from tests.integration.state.ledger import NO_WAIT, POLICY, Ledger, job, publication
 from trace_ray.contracts import AttemptKey, WorkerId
-from trace_ray.errors import DatabaseUnavailable, FencedError
+from trace_ray.errors import DatabaseUnavailable
 
 
 def test_another_cluster_waits_until_the_term_ends(ledger: Ledger, conn: Connection) -> None:
@@ -26,36 +25,6 @@ def test_the_same_cluster_takes_over_at_once(ledger: Ledger, conn: Connection) -
 def test_an_expired_term_can_be_taken_over(conn: Connection) -> None:
     assert tasks.take_over(conn, holder="cluster/space/1", ttl_s=-1) == 1
     assert tasks.take_over(conn, holder="other/space/1", ttl_s=60) == 2
-
-
-def test_19_epoch_fences_zombie_dispatcher(ledger: Ledger, state_url: str) -> None:
-    ledger.sync(job())
-    lease, spare = ledger.lease(), ledger.lease()
-    newer = Ledger.lead(ledger.conn, holder="cluster/space/2")
-    assert newer.epoch == ledger.epoch + 1
-    zombie = Database(state_url, application_name="zombie")
-    before = ledger.rows(b"SELECT * FROM state.tasks ORDER BY task_id")
-    writes: list[Callable[[Connection], object]] = [
-        lambda conn: tasks.fence(conn, ledger.epoch, 60),
-        lambda conn: jobs.plan(conn, ledger.epoch),
-        lambda conn: jobs.record_head(conn, ledger.epoch, POOL, CHAIN, 1),
-        lambda conn: jobs.record_head_error(conn, ledger.epoch, POOL, CHAIN, "no answer"),
-        lambda conn: tasks.claim(conn, ledger.epoch, [WorkerId("w")], ttl_s=60),
-        lambda conn: tasks.complete(conn, ledger.epoch, [publication(lease)], policy=POLICY),
-        lambda conn: tasks.fail(conn, ledger.epoch, [failure(spare)], policy=POLICY),
-        lambda conn: tasks.heartbeat(conn, ledger.epoch, [lease.key], ttl_s=999),
-        lambda conn: tasks.reap(conn, ledger.epoch, policy=POLICY),
-        lambda conn: tasks.free(conn, ledger.epoch, [WorkerId("w/0.0")], policy=POLICY),
-        lambda conn: tasks.free_older(conn, ledger.epoch, except_workers=[], policy=POLICY),
-        lambda conn: tasks.adopt(conn, ledger.epoch, {WorkerId("w"): [lease.key]}, ttl_s=60),
-        lambda conn: outbox.drain(conn, ledger.epoch, HANDLERS, limit=10, policy=POLICY),
-    ]
-    for write in writes:
-        with pytest.raises(FencedError), zombie.transaction() as conn:
-            write(conn)
-    zombie.close()
-    assert ledger.rows(b"SELECT * FROM state.tasks ORDER BY task_id") == before
-    assert newer.complete(publication(lease))[0].accepted
 
 
 def test_a_take_over_waits_for_a_running_tick(ledger: Ledger, connection: Callable[[], Connection]) -> None:
@@ -77,50 +46,6 @@ def test_a_take_over_waits_for_a_running_tick(ledger: Ledger, connection: Callab
         order.append("completed")
     thread.join()
     assert order == ["completed", "taken over"]
-
-
-def test_reaper_and_completion_race_has_one_winner(ledger: Ledger, connection: Callable[[], Connection]) -> None:
-    ledger.sync(job(to_block=100))
-    late = ledger.lease(ttl_s=-1)
-    other = Ledger(connection(), ledger.epoch)
-    reaped: list[int] = []
-    with ledger.conn.transaction():
-        assert tasks.complete(ledger.conn, ledger.epoch, [publication(late)], policy=POLICY)[0].accepted
-        reaper = threading.Thread(target=lambda: reaped.append(tasks.reap(other.conn, other.epoch, policy=NO_WAIT)))
-        reaper.start()
-        reaper.join(5)
-    assert reaped == [0]
-    assert ledger.one(b"SELECT state FROM state.tasks") == "succeeded"
-
-
-def test_completion_after_the_reaper_waits_for_it_and_wins(
-    ledger: Ledger, connection: Callable[[], Connection]
-) -> None:
-    ledger.sync(job(to_block=100))
-    late = ledger.lease(ttl_s=-1)
-    other = Ledger(connection(), ledger.epoch)
-    done: list[tasks.Settlement] = []
-    with ledger.conn.transaction():
-        assert tasks.reap(ledger.conn, ledger.epoch, policy=NO_WAIT) == 1
-        finisher = threading.Thread(target=lambda: done.extend(other.complete(publication(late))))
-        finisher.start()
-        finisher.join(0.2)
-        assert finisher.is_alive()
-    finisher.join()
-    assert done[0].accepted
-    assert ledger.one(b"SELECT state FROM state.tasks") == "succeeded"
-    assert ledger.claim() == []
-
-
-def test_expired_leases_return_until_the_budget_of_lost_workers_is_spent(ledger: Ledger) -> None:
-    ledger.sync(job(to_block=100))
-    for attempt in (1, 2, 3):
-        assert ledger.lease(ttl_s=-1).attempt == attempt
-        assert tasks.reap(ledger.conn, ledger.epoch, policy=NO_WAIT) == 1
-    assert ledger.one(b"SELECT state FROM state.tasks") == "dead"
-    assert ledger.one(b"SELECT task_failures FROM state.tasks") == 0
-    assert ledger.one(b"SELECT count(*) FROM state.outbox WHERE topic = 'task.dead'") == 1
-    assert [row["outcome"] for row in ledger.rows(b"SELECT outcome FROM state.attempts")] == ["expired"] * 3
 
 
 def test_leases_that_have_not_expired_are_not_reaped(ledger: Ledger) -> None:
