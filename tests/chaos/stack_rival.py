@@ -46,15 +46,16 @@ class Rival:
 @contextlib.contextmanager
 def running(data_dir: Path) -> Generator[Rival]:
     """Start one beside the stack of a data directory; none is left behind."""
-    command = [sys.executable, "-m", "tests.chaos.stack_rival", str(data_dir)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env=_environment())
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == READY
-        yield Rival(process.pid, process)
-    finally:
-        process.kill()
-        process.wait()
+    with tempfile.TemporaryDirectory(prefix="trace-ray-rival-") as staging:  # not its own: it ends by a kill
+        command = [sys.executable, "-m", "tests.chaos.stack_rival", str(data_dir), staging]
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env=_environment())
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == READY
+            yield Rival(process.pid, process)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _environment() -> dict[str, str]:
@@ -62,25 +63,23 @@ def _environment() -> dict[str, str]:
 
 
 def main() -> None:
-    data_dir = Path(sys.argv[1])
+    data_dir, staging = Path(sys.argv[1]), Path(sys.argv[2])
     settings = config.load_stack(data_dir)
     store = open_store(
         settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
     )
     database = Database(config.state_url(settings), application_name="trace-dispatcher")
     timing = Timing(lease_s=settings.lease_s, leader_s=settings.leader_s, policy=config.LOCAL_RETRIES)
-    with tempfile.TemporaryDirectory(prefix="trace-ray-rival-") as staging:
-        limits = Limits(range_s=settings.range_timeout_s, share=1.0)
-        pools = settings.rpc_pools
-        ingester = Ingester(NativeEngine(), store, lambda: pools, Path(staging), limits)
-        print(READY, end="", flush=True)
-        while True:
-            core = Dispatcher(database, holder=f"rival/rival/{os.getpid()}", timing=timing)
-            with contextlib.suppress(DatabaseUnavailable, FencedError):
-                if core.lead():
-                    print(f"epoch {core.epoch}", flush=True)
-                    lead(core, ingester)
-            time.sleep(PAUSE_S)
+    limits = Limits(range_s=settings.range_timeout_s, share=1.0)
+    ingester = Ingester(NativeEngine(), store, lambda: settings.rpc_pools, staging, limits)
+    print(READY, end="", flush=True)
+    while True:
+        core = Dispatcher(database, holder=f"rival/rival/{os.getpid()}", timing=timing)
+        with contextlib.suppress(DatabaseUnavailable, FencedError):
+            if core.lead():
+                print(f"epoch {core.epoch}", flush=True)
+                lead(core, ingester)
+        time.sleep(PAUSE_S)
 
 
 def lead(core: Dispatcher, ingester: Ingester) -> None:
