@@ -112,14 +112,22 @@ class Both(RuleBasedStateMachine):
     @rule(data=st.data())
     def expire(self, data: st.DataObject) -> None:
         lease = self._some_lease(data)
-        self.conn.execute(EXPIRE, (lease.task.task_id,))
-        self.model.expire(lease.task.blocks.start)
+        self._expire(lease)
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def expire_and_reap(self, data: st.DataObject) -> None:
         self.expire(data)
         self.reap()
+
+    @rule(times=st.integers(1, 3))
+    def lose_every_worker(self, times: int) -> None:
+        """Again and again, until the budget of lost workers is spent."""
+        for _ in range(times):
+            self.claim("w/0.0", INFLIGHT)
+            for lease in self.leases:
+                self._expire(lease)
+            self.reap()
 
     @rule()
     def reap(self) -> None:
@@ -201,6 +209,10 @@ class Both(RuleBasedStateMachine):
         for row in rows:
             assert row["published"] == row["done"] == (row["state"] == "succeeded")
             assert row["dead"] == (row["state"] in ("dead", "cancelled"))
+
+    def _expire(self, lease: Lease) -> None:
+        self.conn.execute(EXPIRE, (lease.task.task_id,))
+        self.model.expire(lease.task.blocks.start)
 
     def _some_lease(self, data: st.DataObject, *, forged: bool = False) -> Lease:
         some = self.leases[-2:] if data.draw(st.booleans()) else self.leases

@@ -38,6 +38,12 @@ class Pool:
         assert isinstance(handle, Handle)
         handle.killed = True
 
+    async def __aenter__(self) -> "Pool":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.crew.dismiss()  # also ends the probes, which a cancelled wait in Python 3.11 may not
+
     async def until(self, condition: Callable[[Inbox], bool]) -> Inbox:
         """Collect until the condition holds; what came in meanwhile is kept together."""
         inbox = self.crew.collect()
@@ -61,102 +67,105 @@ def start_running(handle: Handle, one: LeaseGroup) -> threading.Thread:
 
 def test_what_a_worker_held_while_it_was_silent_arrives_when_it_answers_again() -> None:
     async def scene() -> None:
-        pool, handle = Pool(), Handle(FIRST, silent=True)
-        finished, running = group(FIRST), group(FIRST)
-        handle.go.set()
-        handle.worker.run([finished])
-        handle.go.clear()
-        thread = start_running(handle, running)
-        held, silent = await pool.crew.adopt({FIRST: handle})
-        assert (held, silent) == ([], [FIRST])
-        handle.silent = False
-        inbox = await pool.until(lambda inbox: bool(inbox.outcomes and inbox.alive))
-        assert [outcome.attempt for outcome in inbox.outcomes] == [finished.leases[0].key]
-        assert inbox.alive == (running.leases[0].key,)  # its lease is renewed
-        handle.go.set()
-        inbox = await pool.until(lambda inbox: bool(inbox.outcomes))
-        assert [outcome.attempt for outcome in inbox.outcomes] == [running.leases[0].key]
-        thread.join()
+        handle = Handle(FIRST, silent=True)
+        async with Pool() as pool:
+            finished, running = group(FIRST), group(FIRST)
+            handle.go.set()
+            handle.worker.run([finished])
+            handle.go.clear()
+            thread = start_running(handle, running)
+            held, silent = await pool.crew.adopt({FIRST: handle})
+            assert (held, silent) == ([], [FIRST])
+            handle.silent = False
+            inbox = await pool.until(lambda inbox: bool(inbox.outcomes and inbox.alive))
+            assert [outcome.attempt for outcome in inbox.outcomes] == [finished.leases[0].key]
+            assert inbox.alive == (running.leases[0].key,)  # its lease is renewed
+            handle.go.set()
+            inbox = await pool.until(lambda inbox: bool(inbox.outcomes))
+            assert [outcome.attempt for outcome in inbox.outcomes] == [running.leases[0].key]
+            thread.join()
 
     asyncio.run(scene())
 
 
 def test_an_outcome_is_told_once_and_forgotten_once_it_is_committed() -> None:
     async def scene() -> None:
-        pool = Pool()
-        pool.crew.start()
-        await pool.until(lambda inbox: bool(inbox.slots))
-        one, handle = group(FIRST), pool.spawned[FIRST]
-        handle.go.set()
-        pool.crew.place([one])
-        inbox = await pool.until(lambda inbox: bool(inbox.outcomes))
-        assert len(handle.worker.held().finished) == 1  # kept until the ledger has it
-        pool.crew.settled([outcome.attempt for outcome in inbox.outcomes])
-        await pool.until(lambda _: not handle.worker.held().finished)
-        await asyncio.sleep(0.5)
-        assert not pool.crew.collect().outcomes
+        async with Pool() as pool:
+            pool.crew.start()
+            await pool.until(lambda inbox: bool(inbox.slots))
+            one, handle = group(FIRST), pool.spawned[FIRST]
+            handle.go.set()
+            pool.crew.place([one])
+            inbox = await pool.until(lambda inbox: bool(inbox.outcomes))
+            assert len(handle.worker.held().finished) == 1  # kept until the ledger has it
+            pool.crew.settled([outcome.attempt for outcome in inbox.outcomes])
+            await pool.until(lambda _: not handle.worker.held().finished)
+            await asyncio.sleep(0.5)
+            assert not pool.crew.collect().outcomes
 
     asyncio.run(scene())
 
 
 def test_a_worker_of_another_build_finishes_its_ranges_and_is_replaced() -> None:
     async def scene() -> None:
-        pool, handle = Pool(), Handle(FIRST, build="1+old")
-        running = group(FIRST)
-        thread = start_running(handle, running)
-        held, silent = await pool.crew.adopt({FIRST: handle})
-        assert not silent
-        pool.crew.keep(held, held[0].running)
-        pool.crew.start()
-        await asyncio.sleep(0.6)
-        inbox = pool.crew.collect()
-        assert not inbox.slots  # no new lease for old code
-        assert inbox.alive == (running.leases[0].key,)
-        assert not handle.killed
-        handle.go.set()
-        inbox = await pool.until(lambda inbox: bool(inbox.outcomes))
-        assert not handle.killed  # its outcome is not in the ledger yet
-        pool.crew.settled([outcome.attempt for outcome in inbox.outcomes])
-        inbox = await pool.until(lambda inbox: SECOND in inbox.slots)
-        assert handle.killed
-        assert not inbox.dead  # it held nothing: no lease was freed
-        thread.join()
+        handle = Handle(FIRST, build="1+old")
+        async with Pool() as pool:
+            running = group(FIRST)
+            thread = start_running(handle, running)
+            held, silent = await pool.crew.adopt({FIRST: handle})
+            assert not silent
+            pool.crew.keep(held, held[0].running)
+            pool.crew.start()
+            await asyncio.sleep(0.6)
+            inbox = pool.crew.collect()
+            assert not inbox.slots  # no new lease for old code
+            assert inbox.alive == (running.leases[0].key,)
+            assert not handle.killed
+            handle.go.set()
+            inbox = await pool.until(lambda inbox: bool(inbox.outcomes))
+            assert not handle.killed  # its outcome is not in the ledger yet
+            pool.crew.settled([outcome.attempt for outcome in inbox.outcomes])
+            inbox = await pool.until(lambda inbox: SECOND in inbox.slots)
+            assert handle.killed
+            assert not inbox.dead  # it held nothing: no lease was freed
+            thread.join()
 
     asyncio.run(scene())
 
 
 def test_a_place_of_the_pool_survives_a_spawn_that_fails() -> None:
     async def scene() -> None:
-        pool = Pool(broken=2)
-        pool.crew.start()
-        inbox = await pool.until(lambda inbox: bool(inbox.slots))
-        assert inbox.slots == (WorkerId("cryo/0.2"),) * 2
+        async with Pool(broken=2) as pool:
+            pool.crew.start()
+            inbox = await pool.until(lambda inbox: bool(inbox.slots))
+            assert inbox.slots == (WorkerId("cryo/0.2"),) * 2
 
     asyncio.run(scene())
 
 
 def test_a_worker_that_died_between_two_steps_of_a_take_over_is_left_out() -> None:
     async def scene() -> None:
-        pool, handle = Pool(), Handle(FIRST)
-        held, _ = await pool.crew.adopt({FIRST: handle})
-        pool.crew.dismiss()
-        pool.crew.keep(held, [])
-        assert not pool.crew.busy()
+        handle = Handle(FIRST)
+        async with Pool() as pool:
+            held, _ = await pool.crew.adopt({FIRST: handle})
+            pool.crew.dismiss()
+            pool.crew.keep(held, [])
+            assert not pool.crew.busy()
 
     asyncio.run(scene())
 
 
 def test_a_frozen_dispatcher_does_not_bury_workers_for_its_own_silence() -> None:
     async def scene() -> None:
-        pool = Pool()
-        pool.crew.start()
-        await pool.until(lambda inbox: bool(inbox.slots))
-        handle = pool.spawned[FIRST]
-        crew_module.time.sleep(2.5)  # the loop stands still longer than a worker may be silent
-        handle.silent = True  # and the first probe afterwards is lost
-        await asyncio.sleep(0.25)
-        handle.silent = False
-        await pool.until(lambda inbox: bool(inbox.slots))
-        assert not handle.killed
+        async with Pool() as pool:
+            pool.crew.start()
+            await pool.until(lambda inbox: bool(inbox.slots))
+            handle = pool.spawned[FIRST]
+            crew_module.time.sleep(2.5)  # the loop stands still longer than a worker may be silent
+            handle.silent = True  # and the first probe afterwards is lost
+            await asyncio.sleep(0.25)
+            handle.silent = False
+            await pool.until(lambda inbox: bool(inbox.slots))
+            assert not handle.killed
 
     asyncio.run(scene())
