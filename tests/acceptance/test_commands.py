@@ -116,7 +116,7 @@ def test_datasets_and_coverage_agree_and_have_their_shapes(synced: Cli) -> None:
     found = synced.json("coverage", "shop_logs", "--json")
     assert set(found) == {
         "dataset", "dataset_uuid", "snapshot", "from_block", "to_block", "blocks", "rows", "files", "bytes", "gaps",
-        "versions",
+        "missing", "versions",
     }  # fmt: skip
     assert found["rows"] == sum(version["rows"] for version in found["versions"]) == listed["shop_logs"]["rows"]
     assert set(found["versions"][0]) == {"dataset_version", "range_start", "range_end", "rows", "certificate"}
