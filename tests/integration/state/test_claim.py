@@ -119,6 +119,18 @@ def test_a_fresh_lease_is_not_written_again_by_a_heartbeat(ledger: Ledger) -> No
     assert ledger.one(b"SELECT lease_expires_at FROM state.tasks WHERE state = 'running'") == before
 
 
+def test_a_cancelled_range_is_not_leased_again_and_takes_no_room(ledger: Ledger) -> None:
+    ledger.sync(job(stream("blocks", max_inflight=2)))
+    running = ledger.lease()
+    queued = ledger.rows(b"SELECT task_id FROM state.tasks WHERE state = 'queued'")
+    assert tasks.cancel(ledger.conn, [running.task.task_id, *(row["task_id"] for row in queued)]) == 2
+    assert ledger.claim(slots=9) == []
+    assert tasks.reap(ledger.conn, ledger.epoch, policy=NO_WAIT) == 0
+    assert tasks.heartbeat(ledger.conn, ledger.epoch, [running.key], ttl_s=500) == []
+    assert ledger.plan() == 2
+    assert [group.blocks.start for group in ledger.claim(slots=9)] == [200, 300]
+
+
 def test_no_slot_no_lease(ledger: Ledger) -> None:
     ledger.sync(job())
     groups: list[LeaseGroup] = tasks.claim(ledger.conn, ledger.epoch, [], ttl_s=60)

@@ -38,6 +38,8 @@ TABLES = (
 TASKS = b"""
 SELECT t.range_start, t.state, t.attempt, t.task_failures, t.infra_failures,
   (SELECT array_agg(a.outcome ORDER BY a.attempt) FROM state.attempts a WHERE a.task_id = t.task_id) AS outcomes,
+  t.state = 'running' AND t.lease_expires_at < now() AS expired,
+  CASE t.state WHEN 'running' THEN t.worker_id END AS worker,
   EXISTS (SELECT FROM state.dataset_versions v WHERE v.task_id = t.task_id) AS published, r.done, r.dead
 FROM state.tasks t JOIN state.ranges r ON r.task_id = t.task_id ORDER BY t.range_start
 """
@@ -102,9 +104,11 @@ class Both(RuleBasedStateMachine):
         assert done.reason == self.model.fail(*self._place(lease), forged=forged, retryable=retryable, infra=infra)
 
     @precondition(lambda self: self.leases)
-    @rule(data=st.data(), forged=st.booleans())
-    def renew(self, data: st.DataObject, forged: bool) -> None:
+    @rule(data=st.data(), forged=st.booleans(), late=st.booleans())
+    def renew(self, data: st.DataObject, forged: bool, late: bool) -> None:
         lease = self._some_lease(data, forged=forged)
+        if late:
+            self._expire(lease)
         held = tasks.heartbeat(self.conn, self.real.epoch, [lease.key], ttl_s=60)
         assert (held == [lease.key]) == self.model.renew(*self._place(lease), forged=forged)
 
@@ -196,14 +200,17 @@ class Both(RuleBasedStateMachine):
         real = [
             (
                 row["range_start"], row["state"], row["attempt"], row["task_failures"], row["infra_failures"],
-                row["outcomes"] or [],
+                row["outcomes"] or [], row["expired"], row["worker"],
             )
             for row in rows
         ]  # fmt: skip
         model = [
-            (task.start, task.state, task.attempt, task.failures, task.infra_failures, task.outcomes)
+            (
+                task.start, task.state, task.attempt, task.failures, task.infra_failures,
+                task.outcomes, task.expired, task.worker,
+            )
             for task in self.model.tasks.values()
-        ]
+        ]  # fmt: skip
         assert real == model
         assert self.real.one(b"SELECT next_block FROM state.cursors") == self.model.cursor
         for row in rows:

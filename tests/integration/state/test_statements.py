@@ -1,90 +1,183 @@
-"""The plans of the hot statements: by index, also when most of a large table is history."""
+"""The plans of the hot statements: by index, also when most of a large table is history and nobody has analysed it."""
 
-import json
+import re
 import time
+from collections.abc import Iterator
 from datetime import timedelta
-from uuid import uuid4
+from typing import Any, Final
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from state import tasks
-from state.db import Connection, statements
-from tests.integration.state.ledger import Ledger, job, stream
+from state import jobs, outbox, tasks
+from state.db import Connection, connect, statements
+from tests import pg
+from tests.integration.state.ledger import CHAIN, POOL, Ledger, job, stream
+from trace_ray.contracts import DEFAULT_ORG
+from trace_ray.lite.postgres import LocalPostgres
 
-TASKS = b"""
-INSERT INTO state.tasks (task_id, job_id, stream_id, dataset_uuid, range_start, range_end, payload, state, finished_at)
-SELECT gen_random_uuid(), t.job_id, t.stream_id, t.dataset_uuid, 10000 + n, 10001 + n, t.payload, 'succeeded', now()
-FROM (SELECT * FROM state.tasks LIMIT 1) t, generate_series(1, 30000) n
-"""
-RANGES = b"""
-INSERT INTO state.ranges (stream_id, range_start, range_end, task_id, done)
-SELECT stream_id, range_start, range_end, task_id, true FROM state.tasks WHERE state = 'succeeded'
-"""
-ATTEMPTS = b"""
-INSERT INTO state.attempts (task_id, attempt, lease_token, epoch, worker_id, started_at, ended_at, outcome)
-SELECT task_id, 1, gen_random_uuid(), 1, 'w', now(), now(), 'succeeded' FROM state.tasks WHERE state = 'succeeded'
-"""
-VERSIONS = b"""
-INSERT INTO state.dataset_versions (dataset_version, dataset_uuid, config_hash, range_start, range_end, generation,
-  row_count, digest, parent_hash, end_hash, certificate, task_id, attempt, published_snapshot)
-SELECT gen_random_uuid(), dataset_uuid, 'c', range_start, range_end, 0, 1, 'd', '', '', '{}', task_id, 1, 1
-FROM state.tasks WHERE state = 'succeeded'
-"""
+DONE, READY, RUNNING = 100_000, 20_000, 100
+HISTORY: Final = (
+    b"""
+    INSERT INTO state.tasks (task_id, job_id, stream_id, dataset_uuid, range_start, range_end, payload, state, attempt,
+      created_at, finished_at)
+    SELECT gen_random_uuid(), t.job_id, t.stream_id, t.dataset_uuid, 1000000 + n, 1000001 + n, t.payload, 'succeeded',
+      1, now() - n * interval '1 min', now() - n * interval '1 min'
+    FROM (SELECT * FROM state.tasks LIMIT 1) t, generate_series(1, %(done)s::int) n""",
+    b"""
+    INSERT INTO state.tasks (task_id, job_id, stream_id, dataset_uuid, range_start, range_end, payload, run_at)
+    SELECT gen_random_uuid(), t.job_id, t.stream_id, t.dataset_uuid, 2000000 + n, 2000001 + n, t.payload,
+      now() + (n %% 2 - 1) * interval '1 h' -- half of them wait to be tried again
+    FROM (SELECT * FROM state.tasks LIMIT 1) t, generate_series(1, %(ready)s::int) n""",
+    b"""
+    INSERT INTO state.ranges (stream_id, range_start, range_end, task_id, done)
+    SELECT stream_id, range_start, range_end, task_id, state = 'succeeded'
+    FROM state.tasks WHERE range_start > 1000000""",
+    b"""
+    INSERT INTO state.attempts (task_id, attempt, lease_token, epoch, worker_id, started_at, ended_at, outcome)
+    SELECT task_id, 1, gen_random_uuid(), 1, 'w', created_at, created_at, 'succeeded'
+    FROM state.tasks WHERE state = 'succeeded'""",
+    b"""
+    INSERT INTO state.dataset_versions (dataset_version, dataset_uuid, config_hash, range_start, range_end, generation,
+      row_count, digest, parent_hash, end_hash, certificate, task_id, attempt, published_snapshot, published_at)
+    SELECT task_id, dataset_uuid, 'c', range_start, range_end, 0, 1, 'd', '', '', '{}', task_id, 1, 1, created_at
+    FROM state.tasks WHERE state = 'succeeded'""",
+    b"""
+    INSERT INTO state.dataset_files (dataset_version, position, key, bytes, row_count, digest, min_block, max_block)
+    SELECT dataset_version, 0, 'k', 1, 1, 'd', range_start, range_start FROM state.dataset_versions""",
+    b"""
+    INSERT INTO state.outbox (topic, idempotency_key, payload, failed)
+    SELECT 'dataset.published', 'key/' || n, '{}', n > 200 FROM generate_series(1, %(ready)s::int) n""",
+)
+BIG: Final = ("tasks", "attempts", "dataset_versions", "dataset_files", "outbox", "ranges")
+EVERYWHERE: Final = frozenset(BIG)
+
+# Each statement of a tick, with the tables that it must not read from end to end, whoever plans it.
+HOT: Final = {
+    **{f"tasks.{name}": EVERYWHERE for name in statements("tasks") if name not in ("take_over", "replay", "cancel")},
+    **{f"jobs.{name}": EVERYWHERE for name in ("lock_cursors", "plannable", "add_ranges", "doubt_heads")},
+    **{f"outbox.{name}": EVERYWHERE for name in ("append", "drain", "put_back")},
+    "jobs.heads_wanted": EVERYWHERE - {"ranges"},  # looks for one open range, which a planner hopes to meet early
+}
+STATUS: Final = EVERYWHERE - {"ranges", "tasks"}  # it reads every open range with its task: here a sixth of the table
+LEDGERS: Final = {"tasks": tasks.SQL, "jobs": jobs.SQL, "outbox": outbox.SQL}
+MODES: Final = {
+    "as the Dispatcher": None,
+    "custom": b"SET LOCAL plan_cache_mode = 'force_custom_plan'",
+    "generic": b"SET LOCAL plan_cache_mode = 'force_generic_plan'",
+}
 
 
-@pytest.fixture
-def aged(ledger: Ledger, request: pytest.FixtureRequest) -> Ledger:
-    """A ledger with a long history and some work."""
-    ledger.sync(job(stream("blocks", chunk_size=10, max_inflight=100)))
-    with ledger.conn.transaction():
-        ledger.conn.execute(b"SET LOCAL statement_timeout = '60s'")
-        for history in (TASKS, RANGES, ATTEMPTS, VERSIONS):
-            ledger.conn.execute(history)
-    if request.param:
-        ledger.conn.execute(b"ANALYZE state.tasks, state.ranges, state.attempts, state.dataset_versions")
-    return ledger
+@pytest.fixture(scope="module", params=["not analysed", "analysed"])
+def aged(postgres: LocalPostgres, request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    """A ledger with a long history, a long queue, and some leases."""
+    with connect(pg.fresh_database(postgres), application_name="trace-test") as conn:
+        for table in BIG:  # nobody comes to help behind our back
+            conn.execute(f"ALTER TABLE state.{table} SET (autovacuum_enabled = false)".encode())
+        ledger = Ledger.lead(conn)
+        ledger.sync(job(stream("blocks", chunk_size=1, max_inflight=RUNNING)))
+        ledger.claim(slots=RUNNING)
+        with conn.transaction():
+            conn.execute(b"SET LOCAL statement_timeout = '60s'")
+            for history in HISTORY:
+                conn.execute(history, {"done": DONE, "ready": READY})
+        if request.param == "analysed":
+            conn.execute(b"ANALYZE")
+        yield ledger
 
 
-def scanned(conn: Connection, statement: bytes, parameters: dict[str, object]) -> set[str]:
-    """Return the tables that a statement reads from end to end."""
-    row = conn.execute(b"EXPLAIN (FORMAT JSON) " + statement, parameters).fetchone()
-    assert row is not None
-    found: set[str] = set()
-    nodes = [row["QUERY PLAN"][0]["Plan"]]
-    assert "Index" in json.dumps(nodes)
-    while nodes:
-        node = nodes.pop()
-        if node["Node Type"] == "Seq Scan":
-            found.add(node["Relation Name"])
-        nodes += node.get("Plans", [])
+def parameters(ledger: Ledger) -> dict[str, object]:
+    """Return one value for each parameter of a hot statement: a tick that handles every running task."""
+    running = ledger.rows(b"SELECT * FROM state.tasks WHERE state = 'running' ORDER BY task_id")
+    ids: list[UUID] = [row["task_id"] for row in running]
+    starts: list[int] = [row["range_start"] for row in running]
+    count = len(ids)
+    return {
+        "epoch": ledger.epoch, "ttl": timedelta(seconds=60), "now": None, "more": 32, "alone": 2, "limit": 500,
+        "tasks": ids, "attempts": [1] * count, "tokens": [row["lease_token"] for row in running],
+        "workers": ["w/0.0"] * count, "except": ["w/9.0"], "slots": [f"w/{number}.0" for number in range(64)],
+        "datasets": [row["dataset_uuid"] for row in running], "span_starts": starts, "span_ends": starts,
+        "streams": [row["stream_id"] for row in running], "starts": starts, "ends": [s + 1 for s in starts],
+        "versions": [uuid4() for _ in ids], "rows": [1] * count, "digests": ["d"] * count, "parents": [b"p"] * count,
+        "certificates": [Jsonb({})] * count, "seconds": [Jsonb({})] * count, "positions": [0] * count,
+        "keys": ["k"] * count, "bytes": [1] * count, "mins": starts, "maxs": starts, "infra": [False] * count,
+        "retryable": [True] * count, "errors": ["{}"] * count, "max_attempts": 3, "max_infra": 3,
+        "base": timedelta(seconds=1), "cap": timedelta(seconds=9), "topic": "t", "key": "k", "payload": Jsonb({}),
+        "topics": ["dataset.published", "task.dead"], "ids": starts, "payloads": [Jsonb({})] * count, "holder": "a/b/1",
+        "build": "b", "org": DEFAULT_ORG, "name": None, "window": timedelta(minutes=5), "pool": POOL, "chain_id": CHAIN,
+        "poll": 10.0, "retry": 2.0,
+    }  # fmt: skip
+
+
+def plan_of(ledger: Ledger, statement: bytes, values: dict[str, object], setting: bytes | None) -> list[dict[str, Any]]:
+    """Return the nodes of a statement's plan, prepared as the product does it."""
+    names = list(dict.fromkeys(re.findall(rb"%\((\w+)\)[sb]", statement)))
+    text = re.sub(rb"%\((\w+)\)[sb]", lambda found: b"$%d" % (names.index(found[1]) + 1), statement)
+    conn = ledger.conn
+    with conn.transaction(force_rollback=True):
+        if setting is None:
+            tasks.fence(conn, ledger.epoch, 60)
+        else:
+            conn.execute(setting)
+        conn.execute(b"PREPARE hot AS " + text.replace(b"%%", b"%"), prepare=False)
+        found = nodes(conn, [values[name.decode()] for name in names])
+        conn.execute(b"DEALLOCATE hot", prepare=False)
     return found
 
 
-@pytest.mark.parametrize("aged", [True, False], indirect=True, ids=["analysed", "not analysed"])
-def test_25_claim_plan_uses_index(aged: Ledger) -> None:
-    picked = [row["task_id"] for row in aged.rows(b"SELECT task_id FROM state.tasks WHERE state = 'queued' LIMIT 64")]
-    count = len(picked)
-    hashes, texts, tokens = [b""] * count, ["{}"] * count, [uuid4() for _ in picked]
-    parameters = dict[str, object](
-        epoch=aged.epoch, want=512, now=None, ttl=timedelta(seconds=60), tasks=picked, slots=texts, tokens=tokens,
-        alone=2, more=32, datasets=tokens, span_starts=[0] * count, span_ends=[9] * count, attempts=[1] * count,
-        versions=tokens, rows=[1] * count, digests=texts, parents=hashes, ends=hashes,
-        certificates=[Jsonb({})] * count, seconds=[Jsonb({})] * count, infra=[False] * count,
-        retryable=[True] * count, errors=texts, max_attempts=3, max_infra=3,
-        base=timedelta(seconds=1), cap=timedelta(seconds=9),
-    )  # fmt: skip
-    for name in ("claim", "neighbours", "heartbeat", "judge", "complete", "fail", "reap"):
-        read = scanned(aged.conn, tasks.SQL[name], parameters)
-        assert not read & {"tasks", "dataset_versions", "attempts", "ranges"}, name
+def nodes(conn: Connection, arguments: list[object]) -> list[dict[str, Any]]:
+    marks = b", ".join([b"%s"] * len(arguments))
+    explain = b"EXPLAIN (FORMAT JSON) EXECUTE hot" + (b"(" + marks + b")" if arguments else b"")
+    row = psycopg.ClientCursor(conn).execute(explain, arguments).fetchone()
+    assert row is not None
+    found: list[dict[str, Any]] = []
+    left = [row["QUERY PLAN"][0]["Plan"]]
+    while left:
+        found.append(left.pop())
+        left += found[-1].get("Plans", [])
+    return found
 
 
-@pytest.mark.parametrize("aged", [False], indirect=True)
+@pytest.mark.parametrize("mode", MODES)
+def test_25_claim_plan_uses_index(aged: Ledger, mode: str) -> None:
+    """No statement of a tick reads a big table from end to end, whoever plans it and whatever the statistics say."""
+    values = parameters(aged)
+    scans: dict[str, set[str]] = {}
+    used: set[str] = set()
+    for name, forbidden in HOT.items():
+        ledger, _, statement = name.partition(".")
+        ends = {"ends": [b"e"] * RUNNING} if name == "tasks.complete" else {}  # of hashes here, of ranges elsewhere
+        plan = plan_of(aged, LEDGERS[ledger][statement], {**values, **ends}, MODES[mode])
+        if read := scanned(plan) & (EVERYWHERE if mode == "as the Dispatcher" else forbidden):
+            scans[name] = read
+        used |= {node["Index Name"] for node in plan if "Index Name" in node}
+    assert scans == {}
+    assert {"tasks_ready", "tasks_running", "tasks_pkey", "ranges_undone", "versions_by_start", "outbox_ready"} <= used
+
+
+def test_25_status_reads_no_history_of_versions_and_attempts(aged: Ledger) -> None:
+    assert not scanned(plan_of(aged, jobs.SQL["status"], parameters(aged), MODES["custom"])) & STATUS
+
+
+def scanned(plan: list[dict[str, Any]]) -> set[str]:
+    return {node["Relation Name"] for node in plan if node["Node Type"] == "Seq Scan"}
+
+
 def test_a_tick_stays_fast_over_a_long_history(aged: Ledger) -> None:
-    started = time.monotonic()
-    aged.drain_once()
-    aged.plan()
-    assert time.monotonic() - started < 1.0
+    with aged.conn.transaction(force_rollback=True):
+        started = time.monotonic()
+        tasks.fence(aged.conn, aged.epoch, 60)
+        aged.drain_once()
+        aged.plan()
+        assert time.monotonic() - started < 1.0
+
+
+def test_the_ledger_is_as_large_as_it_claims(aged: Ledger) -> None:
+    rows = aged.rows(b"SELECT state, count(*) AS tasks FROM state.tasks GROUP BY state")
+    counts = {str(row["state"]): row["tasks"] for row in rows}
+    assert counts == {"succeeded": DONE, "queued": READY, "running": RUNNING}
 
 
 def test_each_statement_of_a_file_has_a_name_of_its_own() -> None:
