@@ -34,7 +34,7 @@ class CryoWorker:
     def __init__(self, worker_id: WorkerId, data_dir: Path) -> None:
         # late: the Dispatcher needs none of these, and half a second of imports would make its return that much later
         from actors.ingest import Ingester, Limits
-        from actors.sweeper import sweep_staging
+        from actors.sweeper import staging_kept_s, sweep_staging
         from trace_ray.extract.choice import make_engine
         from trace_ray.storage import open_store
 
@@ -52,7 +52,7 @@ class CryoWorker:
             Limits(range_s=settings.range_timeout_s, share=share),
         )
         self._worker = Worker(worker_id, self._ingester.run)
-        sweep_staging(settings.data_dir / "staging", kept_s=config.STAGING_KEPT_S)
+        sweep_staging(settings.data_dir / "staging", kept_s=staging_kept_s(settings))
 
     @ray.method
     def run(self, groups: Sequence[LeaseGroup]) -> list[Outcome]:

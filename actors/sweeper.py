@@ -61,17 +61,27 @@ def for_stack(settings: Settings, *, kept_s: float = STAGING_KEPT_S) -> "Sweeper
         settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
     )
     database = Database(state_url(settings), application_name="trace-sweeper")
-    return Sweeper(database, store, settings.data_dir / "staging", kept_s=kept_s)
+    return Sweeper(
+        database, store, settings.data_dir / "staging", kept_s=kept_s, staging_kept_s=staging_kept_s(settings, kept_s)
+    )
+
+
+def staging_kept_s(settings: Settings, kept_s: float = STAGING_KEPT_S) -> float:
+    """How long a staging directory is kept: always longer than an attempt that works in it may last."""
+    return max(kept_s, 2 * settings.range_timeout_s)
 
 
 class Sweeper:
     """Sweeps one object store for one ledger. May run at any time, also several at once."""
 
-    def __init__(self, database: Database, store: ObjectStore, staging: Path, *, kept_s: float) -> None:
+    def __init__(
+        self, database: Database, store: ObjectStore, staging: Path, *, kept_s: float, staging_kept_s: float
+    ) -> None:
         self._database = database
         self._store = store
         self._staging = staging
         self._kept_s = kept_s
+        self._staging_kept_s = staging_kept_s
 
     def claim_store(self, url: str, *, moved: bool = False) -> None:
         """Tie ledger and object store together, before anything is written.
@@ -81,16 +91,17 @@ class Sweeper:
             StoreUnavailable, DatabaseUnavailable
         """
         with self._database.transaction() as conn:
-            sweep.bind_store(conn, url, moved=moved)
             mine = str(sweep.ledger_id(conn))
-            owner = self._owner()
-            if owner is None:
-                self._sign(mine)
-            elif owner != mine:
-                raise RefusedInput(
-                    f"the object store {url} belongs to another ledger: choose another prefix in TRACE_OBJECT_STORE, "
-                    f"or, if that ledger is gone for good, delete the object {OWNER} there"
-                )
+        owner = self._owner()  # outside of a transaction: a slow store must not hold one open
+        if owner not in (None, mine):
+            raise RefusedInput(
+                f"the object store {url} belongs to another ledger: choose another prefix in TRACE_OBJECT_STORE, "
+                f"or, if that ledger is gone for good, delete the object {OWNER} there"
+            )
+        with self._database.transaction() as conn:
+            sweep.bind_store(conn, url, moved=moved)
+        if owner is None:
+            self._sign(mine)
 
     def sweep(self, *, dry_run: bool = False) -> Swept:
         """Remove everything that is old and nobody's.
@@ -99,7 +110,7 @@ class Sweeper:
             RefusedInput: the object store belongs to another ledger; nothing was deleted.
             StoreUnavailable, DatabaseUnavailable: try again; nothing is half done.
         """
-        directories = sweep_staging(self._staging, kept_s=self._kept_s, dry_run=dry_run)
+        directories = sweep_staging(self._staging, kept_s=self._staging_kept_s, dry_run=dry_run)
         with self._database.transaction() as conn:
             mine = str(sweep.ledger_id(conn))
         if self._owner() != mine:

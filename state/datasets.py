@@ -206,9 +206,10 @@ def _coverage(row: Row, extent: _Extent, sizes: _Sizes, versions: tuple[VersionV
     )
 
 
-def _version(row: Row) -> VersionView:
+def certificate_of(row: Row) -> Certificate:
+    """Return the certificate that a row of `state.dataset_versions` holds."""
     proof = row["certificate"]
-    certificate = Certificate(
+    return Certificate(
         level=Level(proof["level"]),
         checks=tuple(proof["checks"]),
         parent_hash=row["parent_hash"],
@@ -220,9 +221,12 @@ def _version(row: Row) -> VersionView:
         provider=proof["provider"],
         engine_arguments=tuple(proof.get("engine_arguments", ())),  # absent from what older versions published
     )
+
+
+def _version(row: Row) -> VersionView:
     return VersionView(
         VersionId(row["dataset_version"]),
         BlockRange(row["range_start"], row["range_end"]),
         row["row_count"],
-        certificate,
+        certificate_of(row),
     )

@@ -12,7 +12,7 @@ from psycopg import errors as pg
 
 from state import arrays, progress
 from state.changes import KnownJob, KnownStream, OtherClaim, mode_name, problems, sentences
-from state.db import Connection, Row, statements
+from state.db import Connection, Row, statements, storable
 from trace_ray.contracts import (
     BlockRange,
     DatasetUuid,
@@ -193,7 +193,7 @@ def record_head(conn: Connection, epoch: Epoch, rpc_pool: str, chain_id: int, he
 
 def record_head_error(conn: Connection, epoch: Epoch, rpc_pool: str, chain_id: int, message: str) -> None:
     """Keep why a pool named no head: nothing of it is leased until it does. `message` is redacted text for people."""
-    parameters = {"epoch": epoch, "pool": rpc_pool, "chain_id": chain_id, "error": message.replace("\0", "")}
+    parameters = {"epoch": epoch, "pool": rpc_pool, "chain_id": chain_id, "error": storable(message)}
     conn.execute(SQL["record_head_error"], parameters)
 
 

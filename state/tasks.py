@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from state import arrays, offers
-from state.db import Connection, Row, ask, statements
+from state.db import Connection, Row, ask, statements, storable
 from state.judge import FAILURES, Batch, Known, Reason, stale
 from state.neighbours import Neighbours, spans
 from trace_ray.contracts import (
@@ -61,12 +61,6 @@ def take_over(conn: Connection, *, holder: str, ttl_s: float, build: str = "") -
     parameters = {"holder": holder, "build": build, "ttl": timedelta(seconds=ttl_s)}
     row = conn.execute(SQL["take_over"], parameters).fetchone()
     return Epoch(row["epoch"]) if row else None
-
-
-def leading_build(conn: Connection) -> str | None:
-    """Return the build of the Dispatcher that leads; None while nobody does."""
-    row = conn.execute(SQL["leader"]).fetchone()
-    return None if row is None else str(row["build"])
 
 
 def release(conn: Connection, epoch: Epoch) -> None:
@@ -156,22 +150,8 @@ def claim(
 
 
 def _lease(row: Sequence[Any], published: Neighbours) -> Lease:
-    (
-        task,
-        job,
-        dataset,
-        start,
-        end,
-        attempt,
-        token,
-        generation,
-        config_hash,
-        chain_id,
-        key,
-        cryo_name,
-        pool,
-        receipts,
-    ) = row
+    task, job, dataset, start, end, attempt, token, generation, config_hash, *declared = row
+    chain_id, key, cryo_name, pool, receipts = declared
     blocks = BlockRange(start, end)
     around = published.around(dataset, blocks)
     return Lease(
@@ -324,7 +304,6 @@ def _settlements(keys: Iterable[AttemptKey], reasons: Mapping[AttemptKey, Reason
 
 
 def _error_json(failure: Failure) -> str:
-    # jsonb holds neither NUL nor half a surrogate pair, and one message from outside must not stop the ledger
-    message = failure.message.encode(errors="replace").decode().replace("\0", "")
+    message = storable(failure.message)  # one message from outside must not stop the ledger
     error = {"kind": failure.kind, "message": message, "retryable": failure.retryable, "provider": failure.provider}
     return json.dumps(error)

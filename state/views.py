@@ -11,17 +11,15 @@ from typing import Final
 from uuid import UUID
 
 from state import standing
+from state.datasets import certificate_of
 from state.db import Connection, Row, statements
 from state.gaps import without
 from state.standing import Blocks, Object, Version
 from trace_ray.contracts import (
     BlockRange,
-    Certificate,
     DataFile,
     DatasetUuid,
-    Level,
     OrgId,
-    Receipts,
     TaskId,
     VersionId,
     by_range,
@@ -178,7 +176,7 @@ def _published(conn: Connection, known: _Known) -> list[RangeView]:
             published_at=row["published_at"],
             published_snapshot=row["published_snapshot"],
             replaced_snapshot=row["replaced_snapshot"],
-            certificate=_certificate(row),
+            certificate=certificate_of(row),
             objects=tuple(objects[row["dataset_version"]]),
         )
         task = None if made_by is None else _task(made_by)
@@ -280,22 +278,6 @@ def _problem(row: Row) -> Problem | None:
     at = error.get("at")
     return Problem(
         error["kind"], error["message"], None if at is None else datetime.fromisoformat(at), error.get("provider")
-    )
-
-
-def _certificate(row: Row) -> Certificate:
-    proof = row["certificate"]
-    return Certificate(
-        level=Level(proof["level"]),
-        checks=tuple(proof["checks"]),
-        parent_hash=row["parent_hash"],
-        end_hash=row["end_hash"],
-        receipts=Receipts(proof["receipts"]),
-        engine=proof["engine"],
-        engine_version=proof["engine_version"],
-        engine_digest=proof["engine_digest"],
-        provider=proof["provider"],
-        engine_arguments=tuple(proof.get("engine_arguments", ())),  # absent from what older versions published
     )
 
 

@@ -9,10 +9,6 @@ WHERE d.expires_at < clock_timestamp()
    OR regexp_replace(d.holder, '/[^/]*$', '') = regexp_replace(excluded.holder, '/[^/]*$', '')
 RETURNING epoch;
 
--- name: leader
--- Who leads now. No row: nobody does.
-SELECT holder, build, epoch FROM state.dispatcher WHERE name = 'dispatcher' AND expires_at > clock_timestamp();
-
 -- name: release
 -- End a term, so that the next Dispatcher need not wait for its expiry.
 UPDATE state.dispatcher SET expires_at = clock_timestamp() WHERE name = 'dispatcher' AND epoch = %(epoch)s::bigint;
@@ -125,7 +121,8 @@ d AS (
   FROM i
   WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
     AND t.state IN ('running', 'queued') AND state.leads(%(epoch)s::bigint)
-  RETURNING t.task_id, t.attempt, t.generation, t.seq, t.payload ->> 'config_hash' AS config_hash, t.stream_id, t.dataset_uuid, t.range_start, t.range_end,
+  RETURNING t.task_id, t.attempt, t.generation, t.seq, t.payload ->> 'config_hash' AS config_hash, t.stream_id,
+    t.dataset_uuid, t.range_start, t.range_end,
     i.dataset_version, i.row_count, i.digest, i.parent_hash, i.end_hash, i.certificate, i.seconds),
 a AS (
   UPDATE state.attempts x SET outcome = 'succeeded', ended_at = clock_timestamp(), error = NULL, seconds = d.seconds

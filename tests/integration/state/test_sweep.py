@@ -8,13 +8,14 @@ from uuid import uuid4
 import pytest
 from psycopg import errors as pg
 
-from actors.sweeper import OWNER, Sweeper, sweep_staging
+from actors.sweeper import OWNER, Sweeper, staging_kept_s, sweep_staging
 from state import sweep, tasks
 from state.db import Database
+from tests.conftest import free_port
 from tests.integration.state.ledger import Ledger, failure, job, publication
-from trace_ray import manifest
-from trace_ray.contracts import Lease
-from trace_ray.errors import RefusedInput
+from trace_ray import config, manifest
+from trace_ray.contracts import Lease, S3Credentials
+from trace_ray.errors import RefusedInput, StoreUnavailable
 from trace_ray.storage import ObjectStore, open_store
 
 DAY_S = 24 * 3600.0
@@ -33,7 +34,13 @@ def store(root: Path, tmp_path: Path) -> ObjectStore:
 
 @pytest.fixture
 def sweeper(state_url: str, store: ObjectStore, tmp_path: Path, root: Path) -> Sweeper:
-    made = Sweeper(Database(state_url, application_name="test-sweep"), store, tmp_path / "staging", kept_s=DAY_S)
+    made = Sweeper(
+        Database(state_url, application_name="test-sweep"),
+        store,
+        tmp_path / "staging",
+        kept_s=DAY_S,
+        staging_kept_s=DAY_S,
+    )
     made.claim_store(root.as_uri())
     return made
 
@@ -166,3 +173,18 @@ def test_staging_directories_of_killed_workers_go_and_those_in_use_stay(tmp_path
     assert sweep_staging(tmp_path, kept_s=DAY_S) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"attempt-new", "notes"}
     assert sweep_staging(tmp_path / "missing", kept_s=DAY_S) == 0
+
+
+def test_a_directory_that_an_attempt_may_still_use_is_never_old_enough() -> None:
+    settings = config.read_settings({"TRACE_RANGE_TIMEOUT_SECONDS": "7200"})
+    assert staging_kept_s(settings, 3600.0) == 14_400.0  # `sweep --older-than 1` beside ranges of two hours
+    assert staging_kept_s(settings) == DAY_S
+
+
+def test_a_store_that_does_not_answer_leaves_the_ledger_unbound(ledger: Ledger, state_url: str, tmp_path: Path) -> None:
+    url, who = "s3://bucket/data", S3Credentials(access_key="a", secret_key="b")
+    store = open_store(url, data_dir=tmp_path, s3_endpoint=f"http://127.0.0.1:{free_port()}", s3=who)
+    database = Database(state_url, application_name="test-sweep")
+    with pytest.raises(StoreUnavailable):
+        Sweeper(database, store, tmp_path, kept_s=DAY_S, staging_kept_s=DAY_S).claim_store(url)
+    assert ledger.one(b"SELECT object_store FROM state.ledger") is None
