@@ -15,6 +15,8 @@ from tests.conftest import REPOSITORY, Chain, Replay, free_port, wait_until
 
 pytestmark = pytest.mark.slow
 
+HEAD_S = 120.0  # a head takes 10 s, and once took more than a minute on a machine with other work
+
 
 @pytest.fixture(scope="module")
 def cluster(stack: Cli, rich_chain: Chain, slow_replay: Replay) -> Iterator[str]:
@@ -37,17 +39,28 @@ def cluster(stack: Cli, rich_chain: Chain, slow_replay: Replay) -> Iterator[str]
     url = f"http://127.0.0.1:{dashboard}"
 
     def answers() -> bool:
+        if head.poll() is not None:
+            raise RuntimeError(f"the Ray head ended at its start: {(stack.data_dir / 'head.log').read_text()[-2000:]}")
         try:
             return httpx.get(f"{url}/api/version").status_code == 200
         except httpx.TransportError:
             return False
 
-    wait_until(answers, what="the Ray head", timeout_s=60)
-    stack.environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
-    yield url
-    stack.run("down")
-    stack.environment["RAY_ADDRESS"] = "local"
-    family = [*psutil.Process(head.pid).children(recursive=True)]
+    try:
+        wait_until(answers, what="the Ray head", timeout_s=HEAD_S)
+        stack.environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
+        yield url
+        stack.run("down")
+    finally:
+        stack.environment["RAY_ADDRESS"] = "local"
+        end(head)
+
+
+def end(head: "subprocess.Popen[bytes]") -> None:
+    """End a head and all that it started, also when it never answered."""
+    if head.poll() is not None:
+        return
+    family = psutil.Process(head.pid).children(recursive=True)
     head.terminate()
     head.wait(30)
     for process in family:
