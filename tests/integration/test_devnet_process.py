@@ -24,7 +24,8 @@ from trace_ray.lite import devnet
 devnet.start_detached(Path(sys.argv[1]), Path(sys.argv[2]), blocks=int(sys.argv[3]), transactions=2)
 """
 HOLD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
 from pathlib import Path
 from trace_ray.lite import devnet
 with devnet.running_here(Path(sys.argv[1]), Path(sys.argv[2]), port=None) as net:
@@ -125,17 +126,12 @@ def test_a_damaged_record_is_told(data_dir: Path) -> None:
     (data_dir / "devnet.json").unlink()
 
 
-def _hear_ctrl_c() -> None:
-    """A shell lets what it runs in the background ignore SIGINT, and the tests may be such a thing."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_devnet_in_the_foreground_is_found_and_ends_with_its_program(
     anvil_binary: Path, data_dir: Path, how: signal.Signals
 ) -> None:
     command = [sys.executable, "-c", HOLD, str(data_dir), str(anvil_binary)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=_hear_ctrl_c) as program:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == b"filled\n"
         found = devnet.running(data_dir)
