@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from query.service import Answer
+from query.question import Answer
 
 NANOSECONDS: Final = 1_000_000_000
 INFINITE_DAYS: Final = 2**31 - 1  # how the engine writes an infinite DATE, and below an infinite TIMESTAMP

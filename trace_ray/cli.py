@@ -12,7 +12,8 @@ import click
 
 from actors.repairer import withdraw_lost
 from actors.sweeper import for_stack
-from query import confine, service
+from query import confine, run
+from query.question import Limits, Question
 from state import datasets, jobs, migrate, repair, tasks
 from state.db import Database
 from trace_ray import check as checking
@@ -354,10 +355,10 @@ def _ask(
         grant = datasets.pin(conn, settings.org_id, None, as_of)
     store = _store(settings)
     # who types the SQL here owns the data: a kernel without Landlock takes one wall away, not the answer
-    limits = service.Limits(without_landlock=not confine.is_complete(confine.landlock_abi()))
+    limits = Limits(without_landlock=not confine.is_complete(confine.landlock_abi()))
     valid_s = limits.timeout_s + SIGNED_EXTRA_S
-    answer = service.answer(
-        service.Question(sql, limit),
+    answer = run.run(
+        Question(sql, limit),
         grant,
         locate=lambda key: store.presign(key, valid_s),
         scratch=settings.data_dir / "scratch",

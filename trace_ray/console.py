@@ -22,7 +22,7 @@ from trace_ray.errors import RefusedInput
 from trace_ray.reports import Applied, Coverage, JobStatus, StreamStatus
 
 if TYPE_CHECKING:  # both import heavy libraries, which `status` and `apply` do without
-    from query.service import Answer
+    from query.question import Answer
     from state.repair import Repaired
     from trace_ray.lite.stack import StackStatus
 

@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 pytestmark = pytest.mark.slow
 
 PROOF = """
-import actors.remote, query.service, state.migrate, trace_ray.cli
+import actors.remote, query.run, state.migrate, trace_ray.cli
 from state.db import statements
 from trace_ray.lite import traffic
 assert state.migrate.migrations("state") and statements("tasks")

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from query import service
-from query.service import Answer, Limits, Question
+from query import run
+from query.question import Answer, Limits, Question
 from trace_ray.contracts import DEFAULT_ORG, BlockRange, DatasetUuid, Grant, GrantedDataset, GrantedFile
 from trace_ray.extract.schema import SCHEMAS
 
@@ -66,7 +66,7 @@ class Store:
         return str(self.root / key)
 
     def ask(self, sql: str, *, limit: int = 1000, limits: Limits = Limits()) -> Answer:  # noqa: B008 - frozen
-        return service.answer(Question(sql, limit), self.grant, locate=self.locate, scratch=self.scratch, limits=limits)
+        return run.run(Question(sql, limit), self.grant, locate=self.locate, scratch=self.scratch, limits=limits)
 
 
 def publish(root: Path, name: str) -> GrantedDataset:

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from query import confine, process, service
+from query import confine, process, run
+from query.question import Limits, Question
 from query.refusals import QueryFailed, WorkerCrashed
-from query.service import Limits, Question
 from tests.integration.query.conftest import Store
 from tests.integration.query.unguarded import Task
 from tests.query_corpus.corpus import benign, hostile
@@ -333,7 +333,7 @@ def test_write_through_to_a_granted_object_is_stopped(store: Store, prey: Prey) 
 
 
 def test_question_about_an_empty_grant_still_runs(store: Store) -> None:
-    answer = service.answer(
+    answer = run.run(
         Question("select 1 as one"),
         Grant(store.grant.org_id, ()),
         locate=store.locate,
@@ -342,6 +342,4 @@ def test_question_about_an_empty_grant_still_runs(store: Store) -> None:
     )
     assert answer.table.num_rows == 1
     with pytest.raises(QueryFailed):
-        service.answer(
-            Question("select nosuch"), Grant(store.grant.org_id, ()), locate=store.locate, scratch=store.scratch
-        )
+        run.run(Question("select nosuch"), Grant(store.grant.org_id, ()), locate=store.locate, scratch=store.scratch)

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from query import engine, failures, service
+from query import engine, failures, run
 from query.engine import Engine, EngineLimits
 from query.failures import Code, Failure, Help
 from query.refusals import QueryFailed, QueryMemory, QueryTimeout, WorkerCrashed, WorkerUnavailable
@@ -79,13 +79,13 @@ def test_full_spill_is_lack_of_memory_and_no_fault_of_the_store(message: str) ->
     ],
 )
 def test_each_failure_of_a_child_becomes_an_error_with_its_code(code: Code, error: type[Exception], name: str) -> None:
-    raised = service._error(Failure(code), "select 1")
+    raised = run._error(Failure(code), "select 1")
     assert type(raised) is error
     assert getattr(raised, "code", None) == name
 
 
 def test_a_failed_statement_tells_the_character_where_it_fails() -> None:
-    raised = service._error(Failure(Code.SQL_ERROR, Help.TABLE, ("x",), position=11), "select 'äö', x.y")
+    raised = run._error(Failure(Code.SQL_ERROR, Help.TABLE, ("x",), position=11), "select 'äö', x.y")
     assert isinstance(raised, QueryFailed)
     assert raised.position == 10
     assert str(raised) == 'the statement fails at character 10: nothing in FROM is called "x": use its alias'

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from query import results
-from query.service import Answer, Column, SnapshotEntry
+from query.question import Answer, Column, SnapshotEntry
 from trace_ray.contracts import BlockRange
 
 QUERY = UUID("00000000-0000-4000-8000-000000000001")

@@ -13,8 +13,8 @@ import pytest
 
 from query import confine, process, results
 from query.process import Child
+from query.question import Limits, Question
 from query.refusals import QueryFailed, QueryMemory, QueryTimeout, Reason, SqlRejected, WorkerCrashed, WorkerUnavailable
-from query.service import Limits, Question
 from tests.integration.query.conftest import Store
 from trace_ray.contracts import DEFAULT_ORG, Grant, GrantedDataset
 from trace_ray.errors import FatalError, RefusedInput, StoreUnavailable
@@ -186,9 +186,7 @@ with Child(setup, deadline=time.monotonic() + 20) as child:
 
 def test_service_does_not_load_the_engine() -> None:
     """The process that holds tokens and keys never opens DuckDB."""
-    script = (
-        "import query.service, query.results, sys; print(sorted({'duckdb', '_duckdb', 'sqlglot'} & set(sys.modules)))"
-    )
+    script = "import query.run, query.results, sys; print(sorted({'duckdb', '_duckdb', 'sqlglot'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True, text=True, check=True, timeout=60, cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY)},
