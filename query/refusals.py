@@ -110,3 +110,45 @@ class WorkerUnavailable(FatalError):
     """A child cannot be started or confined on this machine."""
 
     code: ClassVar[str] = "WORKER_UNAVAILABLE"
+
+
+class QueueFull(FatalError):
+    """All query processes are busy and none came free in time. Asking again later helps."""
+
+    code: ClassVar[str] = "QUEUE_FULL"
+
+
+class QueryCancelled(FatalError):
+    """The asker went away; what ran was stopped."""
+
+    code: ClassVar[str] = "CANCELLED"
+
+
+class NotGranted(RefusedInput):
+    """The dataset that the request names is unknown or not granted; the two read the same."""
+
+    code: ClassVar[str] = "DATASET_NOT_GRANTED"
+
+
+class TokenMismatch(RefusedInput):
+    """The body names another task or attempt than the token, or the attempt is no longer the running one."""
+
+    code: ClassVar[str] = "TOKEN_MISMATCH"
+
+
+class OutOfGrant(FatalError):
+    """A granted object lies outside the prefixes that the token may read."""
+
+    code: ClassVar[str] = "STORAGE_OUT_OF_GRANT"
+
+
+class SnapshotUnknown(RefusedInput):
+    """`as_of` names no snapshot."""
+
+    code: ClassVar[str] = "SNAPSHOT_UNKNOWN"
+
+
+class AuditFailed(FatalError):
+    """The audit row could not be written, so the answer stays here."""
+
+    code: ClassVar[str] = "AUDIT_FAILED"

@@ -75,6 +75,10 @@ class NotFound(RefusedInput):
     """A named job, dataset or snapshot does not exist. Exit code 2."""
 
 
+class Unauthenticated(RefusedInput):
+    """No token, or one that does not hold. The message says what is wrong with it, never what is in it. HTTP 401."""
+
+
 class ObjectMissing(FatalError):
     """The object store has no object of this key."""
 
