@@ -29,6 +29,7 @@ TABLE: Final[tuple[tuple[type[Exception], Outcome], ...]] = (
     (refusals.NotGranted, Outcome(403, "DATASET_NOT_GRANTED")),
     (refusals.TokenMismatch, Outcome(403, "TOKEN_MISMATCH")),
     (refusals.OutOfGrant, Outcome(403, "STORAGE_OUT_OF_GRANT")),
+    (refusals.BadRequest, BAD_REQUEST),
     (refusals.SqlRejected, Outcome(400, "SQL_REJECTED")),
     (refusals.SnapshotUnknown, Outcome(400, "SNAPSHOT_UNKNOWN")),
     (errors.NotFound, NOT_FOUND),

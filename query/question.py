@@ -1,6 +1,7 @@
 """The values of one question: what is asked, what it may use, what is answered. Pure."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -75,3 +76,47 @@ class Answer:
     files_read: int
     files_total: int
     seconds: float
+    bytes_read: int = 0
+    export: "Export | None" = None
+    location: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are in all: here, or in the export."""
+        return self.table.num_rows if self.export is None else self.export.rows
+
+    @property
+    def bytes(self) -> int:
+        """How large the rows are: in memory, or in the export."""
+        return self.table.nbytes if self.export is None else self.export.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A Parquet file of all the rows, on local disk until it is stored."""
+
+    path: Path
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetPlan:
+    """What a question would read of one dataset. `rows` is an upper bound: those of the files read."""
+
+    name: str
+    snapshot: int
+    files_read: int
+    files_total: int
+    bytes_read: int
+    bytes_total: int
+    rows: int
+    blocks: tuple[BlockRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a question would read."""
+
+    datasets: tuple[DatasetPlan, ...]

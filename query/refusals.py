@@ -152,3 +152,9 @@ class AuditFailed(FatalError):
     """The audit row could not be written, so the answer stays here."""
 
     code: ClassVar[str] = "AUDIT_FAILED"
+
+
+class BadRequest(RefusedInput):
+    """The body is not what the route takes."""
+
+    code: ClassVar[str] = "BAD_REQUEST"

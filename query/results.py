@@ -26,24 +26,40 @@ INFINITE_TIME: Final = 2**63 - 1
 
 def to_json(answer: Answer) -> bytes:
     """Return the HTTP answer: columns, rows (arrays in the order of the columns), truncated, query_id, snapshot."""
+    stored = {} if answer.location is None else {"location": answer.location, "result": result_route(answer)}
     return orjson.dumps(
         {
             "columns": [{"name": column.name, "type": column.type} for column in answer.columns],
             "rows": list(zip(*columns(answer.table), strict=True)),
             "truncated": answer.truncated,
             "query_id": str(answer.query_id),
-            "snapshot": [
-                {
-                    "name": entry.name,
-                    "snapshot": entry.snapshot,
-                    "from_block": entry.from_block,
-                    "to_block": entry.to_block,
-                    "gaps": [[gap.start, gap.end] for gap in entry.gaps],
-                }
-                for entry in answer.snapshot
-            ],
+            "snapshot": _snapshot(answer),
+            **stored,
         }
     )
+
+
+def result_route(answer: Answer) -> str:
+    """Return the route of the service that hands out a stored answer."""
+    return f"/v1/queries/{answer.query_id}/result"
+
+
+def snapshot_json(answer: Answer) -> bytes:
+    """Return what was read, as JSON: one object per dataset."""
+    return orjson.dumps(_snapshot(answer))
+
+
+def _snapshot(answer: Answer) -> list[dict[str, object]]:
+    return [
+        {
+            "name": entry.name,
+            "snapshot": entry.snapshot,
+            "from_block": entry.from_block,
+            "to_block": entry.to_block,
+            "gaps": [[gap.start, gap.end] for gap in entry.gaps],
+        }
+        for entry in answer.snapshot
+    ]
 
 
 def to_ndjson(answer: Answer) -> bytes:
@@ -63,7 +79,7 @@ def to_csv(answer: Answer) -> bytes:
 
 
 def to_arrow(answer: Answer) -> bytes:
-    """Return an Arrow stream; its schema metadata says `query_id`, `truncated` and DuckDB's types, in order."""
+    """Return an Arrow stream. Its schema metadata says `query_id`, `truncated`, `snapshot`, and `types`: DuckDB's."""
     table = _with_metadata(answer)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
@@ -220,5 +236,8 @@ def _with_metadata(answer: Answer) -> pa.Table:
         "query_id": str(answer.query_id),
         "truncated": "true" if answer.truncated else "false",
         "types": orjson.dumps([column.type for column in answer.columns]).decode(),
+        "snapshot": snapshot_json(answer).decode(),
     }
+    if answer.location is not None:
+        metadata |= {"location": answer.location, "result": result_route(answer)}
     return answer.table.replace_schema_metadata(metadata)

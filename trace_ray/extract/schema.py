@@ -250,3 +250,19 @@ SCHEMAS: Final = {
     "geth_calls": GETH_CALLS,
     "four_byte_counts": FOUR_BYTE_COUNTS,
 }
+
+
+SQL_TYPES: Final = {
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "binary": "BLOB",
+    "string": "VARCHAR",
+    "bool": "BOOLEAN",
+    "double": "DOUBLE",
+}
+
+
+def sql_columns(cryo_dataset_name: str) -> list[tuple[str, str, bool]]:
+    """Return the columns of a dataset as (name, DuckDB's name of the type, whether it can be NULL)."""
+    fields: list[pa.Field[Any]] = list(SCHEMAS[cryo_dataset_name].columns)
+    return [(field.name, SQL_TYPES[str(field.type)], field.nullable) for field in fields]

@@ -2,9 +2,11 @@
 
 import io
 import json
+from dataclasses import replace
 from uuid import UUID
 
 import duckdb
+import orjson
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -126,9 +128,10 @@ def test_arrow_says_what_its_rows_cannot() -> None:
     found = pa.ipc.open_stream(
         results.to_arrow(answer("select 1::hugeint as h, unhex('00') as b", truncated=True))
     ).read_all()
-    assert found.schema.metadata == {
-        b"query_id": str(QUERY).encode(), b"truncated": b"true", b"types": b'["HUGEINT","BLOB"]'
-    }  # fmt: skip
+    assert found.schema.metadata.pop(b"snapshot").startswith(b'[{"name":"devnet_blocks",')
+    assert {b"query_id": str(QUERY).encode(), b"truncated": b"true", b"types": b'["HUGEINT","BLOB"]'}.items() <= (
+        found.schema.metadata.items()
+    )
     assert found.column("b").to_pylist() == [b"\x00"]
 
 
@@ -141,3 +144,13 @@ def test_parquet_takes_every_type_that_an_answer_can_have() -> None:
     assert found.column("i").to_pylist() == ["P0M1DT0S"]
     assert found.column("b").to_pylist() == [b"\x00"]
     assert [str(value) for value in found.column("h").to_pylist()] == ["1"]
+
+
+def test_a_stored_answer_says_where_it_is() -> None:
+    stored = replace(answer("select 1 as one"), location="s3://bucket/results/o/q/x.parquet")
+
+    said = orjson.loads(results.to_json(stored))
+    metadata = pa.ipc.open_stream(results.to_arrow(stored)).schema.metadata
+
+    assert (said["location"], said["result"]) == (stored.location, f"/v1/queries/{QUERY}/result")
+    assert (metadata[b"location"].decode(), metadata[b"result"].decode()) == (said["location"], said["result"])

@@ -1,0 +1,332 @@
+"""HTTP only: body -> request, error -> status. The same app runs under Ray Serve and under uvicorn.
+
+The only module of `query` that awaits. Work is synchronous and runs in threads; one that nobody waits for any more is
+cancelled. No error shows a path, a URL, a secret or the SQL.
+"""
+
+import threading
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import anyio
+import anyio.to_thread
+from anyio import CapacityLimiter
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from query import bodies, outcomes, results
+from query.bodies import (
+    ERRORS,
+    DatasetAnswer,
+    DatasetsAnswer,
+    DryRunAnswer,
+    QueryAnswer,
+    QueryEntry,
+    QueryRequest,
+    TaskQueryRequest,
+)
+from query.catalogue import Catalogue
+from query.question import Answer, DryRun
+from query.refusals import BadRequest, QueueFull
+from query.service import Asked, Held, Refused, Service
+from trace_ray.errors import TraceError, Unauthenticated
+
+MAX_BODY_BYTES: Final = 512 * 1024  # SQL has at most 64 KiB, which JSON may write six times as long
+QUERY: Final = "/v1/query"
+TASK_QUERY: Final = "/v1/task/query"
+CAPABILITY: Final = "X-Trace-Task-Capability"
+FAILED: Final = "the service failed, and logged why: ask again, or tell its operator"
+AT_ONCE: Final = 64  # threads that may wait for the pool; what comes beyond them is told to come back
+
+Bearer: Final = HTTPBearer(auto_error=False, description="A user token: `trace-ray token --user NAME`.")
+Capability: Final = APIKeyHeader(name=CAPABILITY, auto_error=False, description="The capability token of a task.")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the app is made of. `close` ends the processes behind it; `ready` names what is not ready, by part."""
+
+    service: Service
+    catalogue: Catalogue
+    ready: Callable[[], Mapping[str, str]]
+    close: Callable[[], None]
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """Return the ASGI app; it closes its parts when the server shuts down."""
+    app = FastAPI(
+        title="trace_ray",
+        summary="SQL over proven chain data",
+        version="1",
+        lifespan=_lifespan(parts),
+        openapi_tags=bodies.TAGS,
+    )
+    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    _handle_errors(app, parts.service)
+    _add_queries(app, parts)
+    _add_catalogue(app, parts)
+    _add_health(app, parts)
+    return app
+
+
+def _lifespan(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        yield
+        await anyio.to_thread.run_sync(parts.close)
+
+    return lifespan
+
+
+# --- tokens -------------------------------------------------------------------------------------------------------
+
+
+async def _user_token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(Bearer)]) -> str:
+    return given.credentials if given else ""
+
+
+async def _task_token(given: Annotated[str | None, Depends(Capability)]) -> str:
+    return given or ""
+
+
+UserToken = Annotated[str, Depends(_user_token)]
+TaskToken = Annotated[str, Depends(_task_token)]
+
+
+def _user(service: Service, token: str) -> Held:
+    if not token:
+        raise Unauthenticated("a token is needed: send `Authorization: Bearer <token>`, made by `trace-ray token`")
+    return service.ledger.user(token)
+
+
+def _task(service: Service, token: str) -> Held:
+    if not token:
+        raise Unauthenticated(f"a capability token is needed: send it as `{CAPABILITY}`")
+    return service.ledger.task(token)
+
+
+# --- questions ----------------------------------------------------------------------------------------------------
+
+
+def _add_queries(app: FastAPI, parts: Parts) -> None:
+    service, room = parts.service, CapacityLimiter(AT_ONCE)
+
+    @app.post(
+        QUERY, tags=["query"], summary="Ask a question", response_model=QueryAnswer | DryRunAnswer, responses=ERRORS
+    )
+    async def query(body: QueryRequest, request: Request, token: UserToken) -> Response:
+        asked = Asked(body.sql, body.limit, body.as_of, body.dataset_id)
+
+        def answer(cancel: threading.Event) -> Answer | DryRun | Refused:
+            act = service.dry_run if body.dry_run else service.query
+            return act(asked, lambda: _user(service, token), cancel)
+
+        if room.available_tokens < 1:
+            return _refused(service.reject(_busy(), lambda: _user(service, token)))
+        return _rendered(await _until_gone(request, room, answer), body.format)
+
+    @app.post(
+        TASK_QUERY, tags=["query"], summary="Ask a question as a task", response_model=QueryAnswer, responses=ERRORS
+    )
+    async def task_query(body: TaskQueryRequest, request: Request, token: TaskToken) -> Response:
+        asked = Asked(body.sql, body.limit, body.as_of, body.dataset_id)
+
+        def answer(cancel: threading.Event) -> Answer | Refused:
+            return service.task_query(
+                asked, lambda: _task(service, token), task_id=body.task_id, attempt=body.attempt, cancel=cancel
+            )
+
+        if room.available_tokens < 1:
+            return _refused(service.reject(_busy(), lambda: _task(service, token)))
+        return _rendered(await _until_gone(request, room, answer), body.format)
+
+
+def _busy() -> QueueFull:
+    return QueueFull("all query processes are busy: ask again in a second")
+
+
+async def _until_gone(
+    request: Request, room: CapacityLimiter, work: Callable[[threading.Event], "Answer | DryRun | Refused"]
+) -> "Answer | DryRun | Refused":
+    """Work in a thread, and cancel it as soon as nobody waits for it."""
+    cancel = threading.Event()
+    found: list[Answer | DryRun | Refused] = []
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        cancel.set()
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            found.append(await anyio.to_thread.run_sync(work, cancel, limiter=room, abandon_on_cancel=True))
+            group.cancel_scope.cancel()
+    finally:
+        cancel.set()
+    return found[0]
+
+
+def _rendered(found: "Answer | DryRun | Refused", form: bodies.Format) -> Response:
+    if isinstance(found, Refused):
+        return _refused(found)
+    if isinstance(found, DryRun):
+        return JSONResponse(bodies.dry_run(found))
+    media, write = WRITERS[form]
+    return Response(write(found), media_type=media, headers=_headers(found))
+
+
+WRITERS: Final[Mapping[bodies.Format, tuple[str, Callable[[Answer], bytes]]]] = {
+    bodies.Format.JSON: ("application/json", results.to_json),
+    bodies.Format.NDJSON: ("application/x-ndjson", results.to_ndjson),
+    bodies.Format.CSV: ("text/csv; charset=utf-8; header=present", results.to_csv),
+    bodies.Format.ARROW: ("application/vnd.apache.arrow.stream", results.to_arrow),
+}
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    """What JSON says beside its rows; the other forms have no place for it."""
+    headers = {
+        "X-Trace-Query-Id": str(answer.query_id),
+        "X-Trace-Truncated": "true" if answer.truncated else "false",
+        "X-Trace-Snapshot": results.snapshot_json(answer).decode(),
+        "Cache-Control": "no-store",
+    }
+    return headers if answer.location is None else {**headers, "X-Trace-Location": answer.location}
+
+
+# --- what there is ------------------------------------------------------------------------------------------------
+
+
+def _add_catalogue(app: FastAPI, parts: Parts) -> None:
+    service, catalogue = parts.service, parts.catalogue
+
+    @app.get("/v1/datasets", tags=["datasets"], summary="What you may read", responses=ERRORS)
+    def datasets(token: UserToken) -> DatasetsAnswer:
+        return bodies.datasets(catalogue.datasets(_user(service, token).caller))
+
+    @app.get("/v1/datasets/{name}", tags=["datasets"], summary="One dataset: columns, coverage, examples",
+             responses=ERRORS)  # fmt: skip
+    def dataset(name: str, token: UserToken) -> DatasetAnswer:
+        return bodies.dataset(catalogue.dataset(_user(service, token).caller, name))
+
+    @app.get("/v1/queries/{query_id}", tags=["query"], summary="How one of your questions ended", responses=ERRORS)
+    def entry(query_id: UUID, token: UserToken) -> QueryEntry:
+        return bodies.entry(catalogue.entry(_user(service, token).caller, query_id))
+
+    @app.get("/v1/queries/{query_id}/result", tags=["query"], summary="A large answer, as Parquet", responses=ERRORS,
+             response_class=Response)  # fmt: skip
+    def result(query_id: UUID, token: UserToken) -> Response:
+        found = catalogue.result(_user(service, token).caller, query_id)
+        if found.startswith(("http://", "https://")):
+            return RedirectResponse(found, 307)  # a signed URL that is valid for minutes
+        return FileResponse(found, media_type="application/vnd.apache.parquet", filename=f"{query_id}.parquet")
+
+    @app.get("/.well-known/jwks.json", tags=["service"], summary="Public keys of our tokens")
+    def jwks() -> dict[str, Any]:
+        return catalogue.jwks()
+
+
+def _add_health(app: FastAPI, parts: Parts) -> None:
+    @app.get("/healthz", tags=["service"], summary="This process lives")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["service"], summary="Questions can be answered now", responses={503: {}})
+    def readyz() -> JSONResponse:
+        missing = dict(parts.ready())
+        return JSONResponse(
+            {"status": "not ready" if missing else "ready", "missing": missing}, 503 if missing else 200
+        )
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+def _handle_errors(app: FastAPI, service: Service) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        refusal = BadRequest(bodies.problems(error.errors()))
+        identify = _identify(request, service)
+        if identify is None:
+            return _error(outcomes.BAD_REQUEST, str(refusal), {})
+        return _refused(await anyio.to_thread.run_sync(service.reject, refusal, identify))
+
+    @app.exception_handler(HTTPException)
+    async def of_http(_request: Request, error: HTTPException) -> Response:
+        known = {404: outcomes.NOT_FOUND, 405: outcomes.METHOD_NOT_ALLOWED}
+        said = {404: "there is no such route: see /docs", 405: "this route takes another method: see /docs"}
+        found = known.get(error.status_code, outcomes.BAD_REQUEST)
+        return _error(found, said.get(error.status_code, "the request cannot be read: send JSON, see /docs"), {})
+
+    @app.exception_handler(TraceError)
+    async def of_ours(_request: Request, error: TraceError) -> Response:
+        return _error(outcomes.outcome(error), str(error), outcomes.detail(error))
+
+    @app.exception_handler(Exception)
+    async def unexpected(_request: Request, _error_: Exception) -> Response:
+        return _error(outcomes.INTERNAL, FAILED, {})
+
+
+def _identify(request: Request, service: Service) -> Callable[[], Held] | None:
+    """Return how to tell who asks, on the routes that leave an audit row."""
+    if request.url.path == QUERY:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        return lambda: _user(service, token if scheme.lower() == "bearer" else "")
+    if request.url.path == TASK_QUERY:
+        return lambda: _task(service, request.headers.get(CAPABILITY, ""))
+    return None
+
+
+def _refused(refused: Refused) -> Response:
+    found, error = refused.outcome, refused.error
+    said = FAILED if found is outcomes.INTERNAL else str(error)
+    return _error(found, said, {"query_id": str(refused.query_id), **outcomes.detail(error)})
+
+
+def _error(found: outcomes.Outcome, message: str, detail: Mapping[str, str | int]) -> Response:
+    headers = {} if found.retry_after_s is None else {"Retry-After": str(found.retry_after_s)}
+    if found.status == 401:  # noqa: PLR2004
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(
+        {"error": {"code": found.code, "message": message, "detail": dict(detail)}}, found.status, headers
+    )
+
+
+class BodyLimit:
+    """Refuses a body above a size, whether its length is told or not, before anything reads it."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+            if len(body) > self.max_bytes:
+                await self._refuse(scope, receive, send)
+                return
+        read: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return read.pop() if read else await receive()
+
+        await self.app(scope, replay, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        said = f"a request has at most {self.max_bytes} bytes: shorten the SQL"
+        await _error(outcomes.BODY_TOO_LARGE, said, {})(scope, receive, send)
