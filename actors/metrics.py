@@ -1,6 +1,6 @@
 """What the Ray dashboard and Prometheus show. Tags are closed sets: never a task, a block or a URL.
 
-Only the Dispatcher records: workers return their timings with each publication, so a respawn adds no series.
+Of the sync only the Dispatcher records: workers return their timings with each publication, so a respawn adds no series.
 """
 
 from collections import Counter as Count
@@ -8,6 +8,7 @@ from collections import Counter as Count
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from actors.dispatcher import Orders
+from query.audit import AuditEntry
 
 SECONDS = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
 
@@ -48,3 +49,28 @@ class Metrics:
         if orders.reaped:
             self._reaped.inc(orders.reaped)
         self._leased.set(sum(len(group.leases) for group in orders.groups))
+
+
+class QueryMetrics:
+    """The series of one replica of the query service."""
+
+    def __init__(self) -> None:
+        self._queries = Counter("trace_queries", "Questions, by how they ended", ("code",))
+        self._refusals = Counter("trace_query_refusals", "Statements that the gate refused", ("reason",))
+        self._kills = Counter("trace_query_kills", "Query processes that were killed or died")
+        self._bytes = Counter("trace_query_bytes_scanned", "Sizes of the files that questions selected")
+        self._rows = Counter("trace_query_rows", "Rows answered")
+        self._seconds = Histogram("trace_query_seconds", "Seconds from request to answer", SECONDS, ("code",))
+
+    def record(self, entry: AuditEntry) -> None:
+        """Count how one question ended."""
+        self._queries.inc(1, {"code": entry.code})
+        self._seconds.observe(entry.seconds, {"code": entry.code})
+        if entry.reason:
+            self._refusals.inc(1, {"reason": entry.reason})
+        if entry.killed:
+            self._kills.inc(1)
+        if entry.bytes_read:
+            self._bytes.inc(entry.bytes_read)
+        if entry.rows:
+            self._rows.inc(entry.rows)
