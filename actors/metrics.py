@@ -1,6 +1,6 @@
 """What the Ray dashboard and Prometheus show. Tags are closed sets: never a task, a block or a URL.
 
-Of the sync only the Dispatcher records: workers return their timings with each publication, so a respawn adds no series.
+Of the sync only the Dispatcher records: workers return their timings with each publication; a respawn adds no series.
 """
 
 from collections import Counter as Count

@@ -5,7 +5,7 @@ numbers come from one counter per organisation, so one number fixes all datasets
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -60,21 +60,27 @@ class _Extent:
         return tuple(gaps)
 
 
-def listing(conn: Connection, org_id: OrgId) -> list[Coverage]:
-    """Return every dataset of the organisation with its coverage, by name and without the single versions."""
-    rows = _find(conn, org_id, None, None)
+def listing(conn: Connection, org_id: OrgId, roles: Collection[str] | None = None) -> list[Coverage]:
+    """Return every dataset that these roles may read with its coverage, by name and without the single versions."""
+    rows = _find(conn, org_id, None, None, roles)
     newest = _newest(rows)
     islands, sizes = _islands(conn, rows, newest), _sizes(conn, rows, newest)
     return [_coverage(row, _planned(row, islands[row["dataset_uuid"]]), sizes[row["dataset_uuid"]], ()) for row in rows]
 
 
-def coverage(conn: Connection, org_id: OrgId, name: str, snapshot: int | None = None) -> Coverage:
+def coverage(
+    conn: Connection,
+    org_id: OrgId,
+    name: str,
+    snapshot: int | None = None,
+    roles: Collection[str] | None = None,
+) -> Coverage:
     """Return what is published of a dataset now, or in a snapshot. Now, planned blocks count as gaps until published.
 
     Raises:
-        NotFound: the dataset or the snapshot does not exist.
+        NotFound: the dataset or the snapshot does not exist, or these roles may not read it.
     """
-    rows = _find(conn, org_id, [name], snapshot)
+    rows = _find(conn, org_id, [name], snapshot, roles)
     row = rows[0]
     seen = row["newest"] if snapshot is None else snapshot
     islands = _islands(conn, rows, seen)[row["dataset_uuid"]]
@@ -85,15 +91,22 @@ def coverage(conn: Connection, org_id: OrgId, name: str, snapshot: int | None = 
     return found if snapshot is not None else replace(found, missing=_missing(conn, row, extent))
 
 
-def pin(conn: Connection, org_id: OrgId, names: Sequence[str] | None, as_of: int | None) -> Grant:
+def pin(
+    conn: Connection,
+    org_id: OrgId,
+    names: Sequence[str] | None,
+    as_of: int | None,
+    roles: Collection[str] | None = None,
+) -> Grant:
     """Return the right to read datasets (None: all of the organisation) exactly as a snapshot shows them.
 
     A pin is repeatable: `as_of` the snapshot that it names, or the newest of several, gives the same files again.
+    `roles` are those of who asks, None for an operator, who may read all. What they may not read is not there.
 
     Raises:
-        NotFound: a dataset or the snapshot does not exist.
+        NotFound: a dataset or the snapshot does not exist, or these roles may not read it.
     """
-    rows = _find(conn, org_id, names, as_of)
+    rows = _find(conn, org_id, names, as_of, roles)
     seen = _newest(rows) if as_of is None else as_of
     islands = _islands(conn, rows, seen)
     files = _files(conn, rows, seen)
@@ -119,12 +132,19 @@ def pin(conn: Connection, org_id: OrgId, names: Sequence[str] | None, as_of: int
 # --- parts --------------------------------------------------------------------------------------------------------
 
 
-def _find(conn: Connection, org_id: OrgId, names: Sequence[str] | None, snapshot: int | None) -> list[Row]:
+def _find(
+    conn: Connection,
+    org_id: OrgId,
+    names: Sequence[str] | None,
+    snapshot: int | None,
+    roles: Collection[str] | None,
+) -> list[Row]:
     wanted = None if names is None else list(names)
-    rows = conn.execute(SQL["find"], {"org": org_id, "names": wanted, "snapshot": snapshot}).fetchall()
+    who = {"org": org_id, "roles": None if roles is None else list(roles)}
+    rows = conn.execute(SQL["find"], {**who, "names": wanted, "snapshot": snapshot}).fetchall()
     missing = sorted(set(wanted or ()) - {row["name"] for row in rows})
     if missing:
-        known = [row["name"] for row in conn.execute(SQL["names"], {"org": org_id})]
+        known = [row["name"] for row in conn.execute(SQL["names"], who)]
         hint = f"choose one of {', '.join(known)}" if known else "apply a job file first"
         raise NotFound([f"there is no dataset {name}: {hint}" for name in missing])
     newest = _newest(rows)

@@ -4,6 +4,9 @@ A message is one sentence for the user and says what to do. It never holds a URL
 or SQL text.
 """
 
+from enum import StrEnum
+from typing import Final
+
 
 class TraceError(Exception):
     """Anything that trace_ray raises on purpose."""
@@ -56,6 +59,10 @@ class StackUnavailable(TransientError):
     """The local stack (Ray, the Dispatcher) cannot be reached. Exit code 3."""
 
 
+class KeysUnavailable(TransientError):
+    """The keys that tokens are checked with cannot be fetched."""
+
+
 # --- stop and tell ------------------------------------------------------------------------------------------------
 
 
@@ -75,8 +82,47 @@ class NotFound(RefusedInput):
     """A named job, dataset or snapshot does not exist. Exit code 2."""
 
 
+class TokenFault(StrEnum):
+    """Why a token is refused. Safe to tell: it says nothing about keys, users or datasets."""
+
+    MALFORMED = "malformed"
+    UNKNOWN_KEY = "unknown_key"
+    SIGNATURE = "signature"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    ISSUER = "issuer"
+    AUDIENCE = "audience"
+    CLAIM = "claim"
+    UNKNOWN_USER = "unknown_user"
+    ENDED = "ended"
+    GRANT_CHANGED = "grant_changed"
+
+
+TOKEN_FAULTS: Final = {
+    TokenFault.MALFORMED: "it is not a token of trace_ray: copy it whole",
+    TokenFault.UNKNOWN_KEY: "its key is not known here: get a new one",
+    TokenFault.SIGNATURE: "its signature is wrong: copy it whole, or get a new one",
+    TokenFault.EXPIRED: "it has expired: get a new one",
+    TokenFault.NOT_YET_VALID: "it is not valid yet: check the clocks",
+    TokenFault.ISSUER: "somebody else issued it: get one from this installation",
+    TokenFault.AUDIENCE: "it is for another purpose: people and tasks have tokens of their own",
+    TokenFault.CLAIM: "it lacks a claim, or one is wrong: get a new one",
+    TokenFault.UNKNOWN_USER: "its user may not ask here: let an operator add or enable the user",
+    TokenFault.ENDED: "its attempt does not run any more: stop asking",
+    TokenFault.GRANT_CHANGED: "what it grants has changed: get a new one",
+}
+
+
 class Unauthenticated(RefusedInput):
     """No token, or one that does not hold. The message says what is wrong with it, never what is in it. HTTP 401."""
+
+
+class TokenRefused(Unauthenticated):
+    """A token does not hold, and why."""
+
+    def __init__(self, reason: TokenFault) -> None:
+        self.reason = reason
+        super().__init__(f"the token is refused: {TOKEN_FAULTS[reason]}")
 
 
 class ObjectMissing(FatalError):

@@ -1,7 +1,7 @@
 -- name: find
 -- Datasets of an organisation, by name, or all of them. `from_block` is the first block that a stream ever wanted,
 -- `planned_to` the first that none has planned. `newest` is the organisation's snapshot, `snapshot` the dataset's: the
--- number of its last change, or of the last one up to the snapshot that is asked for.
+-- number of its last change, or of the last one up to the snapshot that is asked for. Without `roles` all is seen.
 SELECT d.dataset_uuid, d.name, d.cryo_dataset_name, y.newest,
   CASE WHEN %(snapshot)s::bigint IS NULL OR %(snapshot)s::bigint >= d.snapshot THEN d.snapshot ELSE coalesce((
     SELECT max(greatest(published_snapshot, CASE WHEN replaced_snapshot <= %(snapshot)s::bigint THEN replaced_snapshot END))
@@ -14,10 +14,13 @@ SELECT d.dataset_uuid, d.name, d.cryo_dataset_name, y.newest,
 FROM state.datasets d
 JOIN state.snapshots y USING (org_id)
 WHERE d.org_id = %(org)s::uuid AND (%(names)s::text[] IS NULL OR d.name = ANY(%(names)s::text[]))
+  AND (%(roles)s::text[] IS NULL OR d.read_roles = '{}' OR d.read_roles && %(roles)s::text[])
 ORDER BY d.name;
 
 -- name: names
-SELECT name FROM state.datasets WHERE org_id = %(org)s::uuid ORDER BY name;
+SELECT name FROM state.datasets
+WHERE org_id = %(org)s::uuid AND (%(roles)s::text[] IS NULL OR read_roles = '{}' OR read_roles && %(roles)s::text[])
+ORDER BY name;
 
 -- name: islands
 -- Published blocks of datasets in a snapshot, neighbouring versions joined, in order.

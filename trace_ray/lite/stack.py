@@ -129,8 +129,17 @@ def _migrate(settings: Settings, say: Say) -> None:
         StackUnavailable: a Dispatcher elsewhere leads with other code, under which the schema must not change.
     """
     url = config.state_url(settings)
-    if not migrate.pending(url):
-        return
+    applied: list[str] = []
+    if migrate.pending(url):
+        _wait_for_other_leader(url)
+        applied += migrate.migrate(url)
+    applied += migrate.migrate(config.data_url(settings), "data")  # no Dispatcher writes there: nobody to wait for
+    if applied:
+        say(f"Database migrated: {len(applied)} step{'s' if len(applied) > 1 else ''}")
+
+
+def _wait_for_other_leader(url: str) -> None:
+    """Return when no Dispatcher of another build leads. Raises StackUnavailable."""
     give_up = time.monotonic() + config.LEADER_S + ANSWER_S  # one that was killed leads until its term ends
     while (holder := migrate.foreign_leader(url, build_id())) is not None:
         if time.monotonic() > give_up:
@@ -139,9 +148,6 @@ def _migrate(settings: Settings, say: Say) -> None:
                 "run `trace-ray down` there, or upgrade it first"
             )
         time.sleep(0.5)
-    applied = migrate.migrate(url)
-    if applied:
-        say(f"Database migrated: {len(applied)} step{'s' if len(applied) > 1 else ''}")
 
 
 def dispatcher_status(settings: Settings, cluster: Cluster) -> DispatcherStatus | None:

@@ -93,10 +93,14 @@ def test_work_on_a_database_without_the_schema_is_refused(empty_url: str) -> Non
     migrate.check(empty_url)
 
 
-def test_the_ledgers_of_the_two_databases_are_numbered_apart(state_url: str, conn: Connection) -> None:
-    rows = conn.execute(b"SELECT ledger, version FROM public.trace_migrations WHERE ledger = 'state'").fetchall()
-    assert [row["version"] for row in rows] == [one.version for one in migrate.migrations("state")]
-    assert all(one.version for one in migrate.migrations("data"))
+def test_the_ledgers_of_the_two_databases_are_numbered_apart(conn: Connection) -> None:
+    for ledger in ("state", "data"):
+        rows = conn.execute(
+            b"SELECT version FROM public.trace_migrations WHERE ledger = %s::text ORDER BY version", (ledger,)
+        )
+        versions = [row["version"] for row in rows]
+        assert versions == [one.version for one in migrate.migrations(ledger)] == list(range(1, len(versions) + 1))
+        assert versions
 
 
 def test_a_new_database_is_a_copy_of_the_template(connection: Callable[[], Connection]) -> None:
@@ -114,6 +118,7 @@ def test_the_migrated_schema_is_the_reviewed_one(state_url: str) -> None:
 # --- a process that dies in the middle ----------------------------------------------------------------------------
 
 FILES = migrate.migrations("state")
+DATA_FILES = [one.name for one in migrate.migrations("data")]
 
 
 def _migrate_slowly(url: str, count: int) -> None:
@@ -134,6 +139,7 @@ def test_a_process_killed_in_mid_file_leaves_the_file_undone(empty_url: str, cou
         assert applied_to(conn) == [one.version for one in FILES[: count - 1]]
         assert migrate.migrate(empty_url) == [one.name for one in FILES[count - 1 :]]
         assert applied_to(conn) == [one.version for one in FILES]
+        assert migrate.migrate(empty_url, "data") == DATA_FILES
         assert schema.describe(conn) == schema.GOLDEN.read_text()
 
 
@@ -200,6 +206,7 @@ def test_a_database_of_the_first_release_keeps_its_data_and_works_on(ledger: Led
     kept = first_release_with_data(ledger.conn, empty_url)
     assert all(rows for _, rows in kept.values()), "every table of the first release holds something"
     assert migrate.migrate(empty_url) == [one.name for one in FILES[1:]]
+    assert migrate.migrate(empty_url, "data") == DATA_FILES
     with db.connect(empty_url, application_name="trace-test") as conn:
         for table, (columns, rows) in kept.items():
             assert conn.execute(ROWS.format(table, columns).encode()).fetchone() == {"rows": rows}, table
