@@ -8,7 +8,7 @@ from collections import Counter as Count
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from actors.dispatcher import Orders
-from query.audit import AuditEntry
+from trace_ray.access import AuditRow
 
 SECONDS = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
 
@@ -62,10 +62,10 @@ class QueryMetrics:
         self._rows = Counter("trace_query_rows", "Rows answered")
         self._seconds = Histogram("trace_query_seconds", "Seconds from request to answer", SECONDS, ("code",))
 
-    def record(self, entry: AuditEntry) -> None:
+    def record(self, entry: AuditRow) -> None:
         """Count how one question ended."""
-        self._queries.inc(1, {"code": entry.code})
-        self._seconds.observe(entry.seconds, {"code": entry.code})
+        self._queries.inc(1, {"code": entry.outcome})
+        self._seconds.observe(entry.seconds, {"code": entry.outcome})
         if entry.reason:
             self._refusals.inc(1, {"reason": entry.reason})
         if entry.killed:

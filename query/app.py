@@ -36,6 +36,7 @@ from query.catalogue import Catalogue
 from query.question import Answer, DryRun
 from query.refusals import BadRequest, QueueFull
 from query.service import Asked, Held, Refused, Service
+from trace_ray.contracts import TaskId
 from trace_ray.errors import TraceError, Unauthenticated
 
 MAX_BODY_BYTES: Final = 512 * 1024  # SQL has at most 64 KiB, which JSON may write six times as long
@@ -140,7 +141,7 @@ def _add_queries(app: FastAPI, parts: Parts) -> None:
 
         def answer(cancel: threading.Event) -> Answer | Refused:
             return service.task_query(
-                asked, lambda: _task(service, token), task_id=body.task_id, attempt=body.attempt, cancel=cancel
+                asked, lambda: _task(service, token), task_id=TaskId(body.task_id), attempt=body.attempt, cancel=cancel
             )
 
         if room.available_tokens < 1:
@@ -219,7 +220,7 @@ def _add_catalogue(app: FastAPI, parts: Parts) -> None:
 
     @app.get("/v1/queries/{query_id}", tags=["query"], summary="How one of your questions ended", responses=ERRORS)
     def entry(query_id: UUID, token: UserToken) -> QueryEntry:
-        return bodies.entry(catalogue.entry(_user(service, token).caller, query_id))
+        return bodies.entry(*catalogue.entry(_user(service, token).caller, query_id))
 
     @app.get("/v1/queries/{query_id}/result", tags=["query"], summary="A large answer, as Parquet", responses=ERRORS,
              response_class=Response)  # fmt: skip

@@ -8,9 +8,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from query.catalogue import PastQuery
 from query.question import DEFAULT_LIMIT, MAX_LIMIT, DryRun
 from trace_ray import columns
+from trace_ray.access import AuditRow, StoredResult
 from trace_ray.extract.schema import sql_columns
 from trace_ray.reports import Coverage
 
@@ -144,13 +144,14 @@ class DatasetRead(Body):
 
 class QueryEntry(Body):
     query_id: UUID
-    at: datetime
-    outcome: str
+    at: datetime | None
+    outcome: str = Field(description="`OK`, or the code of its error.")
+    reason: str | None
     datasets: list[DatasetRead]
     rows: int
     bytes: int
     seconds: float
-    location: str | None
+    result: str | None = Field(description="The route that hands out the stored answer.")
 
 
 class Problem(Body):
@@ -250,14 +251,15 @@ def _summary(found: Coverage) -> dict[str, Any]:
     }
 
 
-def entry(found: PastQuery) -> QueryEntry:
+def entry(row: AuditRow, stored: StoredResult | None) -> QueryEntry:
     return QueryEntry(
-        query_id=found.query_id,
-        at=found.at,
-        outcome=found.outcome,
-        datasets=[DatasetRead(name=name, snapshot=snapshot) for name, snapshot in found.datasets],
-        rows=found.rows,
-        bytes=found.bytes,
-        seconds=found.seconds,
-        location=found.location,
+        query_id=row.query_id,
+        at=row.at,
+        outcome=row.outcome,
+        reason=row.reason,
+        datasets=[DatasetRead(name=one.name, snapshot=one.snapshot) for one in row.datasets],
+        rows=row.rows,
+        bytes=row.bytes,
+        seconds=row.seconds,
+        result=None if stored is None else f"/v1/queries/{row.query_id}/result",
     )

@@ -1,26 +1,10 @@
-"""What the service tells of datasets and of questions that were asked. Frozen values and the border to the ledgers."""
+"""What the service tells of datasets and of questions that were asked: the border to the ledgers."""
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from query.audit import Caller
+from trace_ray.access import AuditRow, Caller, StoredResult
 from trace_ray.reports import Coverage
-
-
-@dataclass(frozen=True, slots=True)
-class PastQuery:
-    """How a question ended. `location` is set when its answer was stored, until it expires."""
-
-    query_id: UUID
-    at: datetime
-    outcome: str
-    datasets: tuple[tuple[str, int], ...]
-    rows: int
-    bytes: int
-    seconds: float
-    location: str | None
 
 
 class Catalogue(Protocol):
@@ -28,7 +12,10 @@ class Catalogue(Protocol):
 
     def datasets(self, caller: Caller) -> list[Coverage]: ...
     def dataset(self, caller: Caller, name: str) -> Coverage: ...
-    def entry(self, caller: Caller, query_id: UUID) -> PastQuery: ...
+    def entry(self, caller: Caller, query_id: UUID) -> tuple[AuditRow, StoredResult | None]:
+        """Return how a question of this caller ended, and its stored answer until that expires."""
+        ...
+
     def result(self, caller: Caller, query_id: UUID) -> str:
         """Return where the stored answer can be read: a local path or a signed URL."""
         ...

@@ -8,21 +8,21 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 from threading import Event
 from typing import Final, Protocol, TypeVar
 from uuid import UUID, uuid4
 
-from query.audit import AuditEntry, Caller
 from query.outcomes import OK, Outcome, detail, outcome
 from query.question import Answer, DryRun, Export, Limits, Question, SnapshotEntry
 from query.refusals import AuditFailed, NotGranted, OutOfGrant, SnapshotUnknown, TokenMismatch, WorkerCrashed
 from query.refusals import QueryTimeout as OutOfTime
-from trace_ray.contracts import Grant, GrantedDataset
+from trace_ray.access import AuditedDataset, AuditRow, Caller, foreign_objects
+from trace_ray.contracts import Grant, GrantedDataset, TaskId
 from trace_ray.errors import DatabaseUnavailable, TraceError
 
 logger = logging.getLogger(__name__)
 
+DRY_RUN: Final = "DRY_RUN"  # the outcome of a question that was only planned
 ALIAS: Final = "dataset"  # the relation that `dataset_id` makes of one dataset
 
 Found = TypeVar("Found", Answer, DryRun)
@@ -78,7 +78,7 @@ class Ledger(Protocol):
         """Return all that a user may read in a snapshot (None: the newest); raises SnapshotUnknown."""
         ...
 
-    def record(self, entry: AuditEntry) -> None: ...
+    def record(self, entry: AuditRow) -> None: ...
 
 
 class Runner(Protocol):
@@ -107,7 +107,7 @@ class Service:
     runner: Runner
     results: Results
     fingerprint: Callable[[str], str]
-    observe: Callable[[AuditEntry], None]
+    observe: Callable[[AuditRow], None]
     people: Limits
     tasks: Limits
 
@@ -116,7 +116,7 @@ class Service:
         return self._audited(asked, identify, lambda held: self._granted(held, asked), self._run(asked, cancel))
 
     def task_query(
-        self, asked: Asked, identify: Identify, *, task_id: UUID, attempt: int, cancel: Event
+        self, asked: Asked, identify: Identify, *, task_id: TaskId, attempt: int, cancel: Event
     ) -> Answer | Refused:
         """Answer an untrusted task; the body must name the task and attempt of its token."""
         return self._audited(
@@ -191,20 +191,17 @@ class Service:
 
     def _refused(self, asked: Asked, refused: Refused, caller: Caller | None, seconds: float) -> Refused:
         error = refused.error
-        entry = AuditEntry(
+        reason = detail(error).get("reason")
+        row = AuditRow(
             query_id=refused.query_id,
-            caller=caller,
-            code=refused.outcome.code,
-            reason=str(detail(error)["reason"]) if "reason" in detail(error) else None,
-            datasets=(),
-            rows=0,
-            bytes=0,
-            bytes_read=0,
+            outcome=refused.outcome.code,
+            reason=None if reason is None else str(reason),
             seconds=seconds,
-            fingerprint=self.fingerprint(asked.sql),
+            sql_hash=self.fingerprint(asked.sql) if asked.sql else None,
             hostile=isinstance(error, WorkerCrashed),
             killed=isinstance(error, (WorkerCrashed, OutOfTime)),
         )
+        entry = row if caller is None else asked_by(caller, row)
         self.observe(entry)
         try:
             self.ledger.record(entry)
@@ -218,23 +215,25 @@ class Service:
 # --- pure parts ---------------------------------------------------------------------------------------------------
 
 
-def answered(found: Answer | DryRun, query_id: UUID, caller: Caller, fingerprint: str, seconds: float) -> AuditEntry:
-    """Return the audit entry of an answer."""
+def answered(found: Answer | DryRun, query_id: UUID, caller: Caller, sql_hash: str, seconds: float) -> AuditRow:
+    """Return the audit row of an answer."""
     ran = isinstance(found, Answer)
-    return AuditEntry(
+    read = found.snapshot if ran else found.datasets
+    row = AuditRow(
         query_id=query_id,
-        caller=caller,
-        code=OK.code if ran else "DRY_RUN",
-        reason=None,
-        datasets=tuple((entry.name, entry.snapshot) for entry in (found.snapshot if ran else found.datasets)),
+        outcome=OK.code if ran else DRY_RUN,
+        datasets=tuple(AuditedDataset(one.name, one.snapshot) for one in read),
         rows=found.rows if ran else 0,
         bytes=found.bytes if ran else 0,
         bytes_read=found.bytes_read if ran else 0,
         seconds=seconds,
-        fingerprint=fingerprint,
-        hostile=False,
-        killed=False,
+        sql_hash=sql_hash,
     )
+    return asked_by(caller, row)
+
+
+def asked_by(caller: Caller, row: AuditRow) -> AuditRow:
+    return replace(row, org_id=caller.org_id, user=caller.user, task_id=caller.task_id, attempt=caller.attempt)
 
 
 def audit_failed(error: Exception) -> AuditFailed:
@@ -243,7 +242,7 @@ def audit_failed(error: Exception) -> AuditFailed:
     return failed
 
 
-def pinned(held: Held, asked: Asked, task_id: UUID, attempt: int) -> Grant:
+def pinned(held: Held, asked: Asked, task_id: TaskId, attempt: int) -> Grant:
     """Return what a task's request may read.
 
     Raises:
@@ -257,7 +256,8 @@ def pinned(held: Held, asked: Asked, task_id: UUID, attempt: int) -> Grant:
     snapshot = max((dataset.snapshot for dataset in grant.datasets), default=0)
     if asked.as_of not in {None, snapshot}:
         raise SnapshotUnknown(f"this token is pinned to snapshot {snapshot}: leave as_of out")
-    check_prefixes(grant, held.read_prefixes)
+    if foreign_objects(grant, held.read_prefixes):
+        raise OutOfGrant("the token grants an object outside its own prefixes: ask for a new token")
     return grant
 
 
@@ -285,18 +285,3 @@ def real_names(snapshot: tuple[SnapshotEntry, ...], grant: Grant) -> tuple[Snaps
     name = next(found.name for found in published.values() if found.dataset_uuid == alias.dataset_uuid)
     renamed = [replace(entry, name=name) if entry.name == ALIAS else entry for entry in snapshot]
     return tuple({entry.name: entry for entry in renamed}.values())
-
-
-def check_prefixes(grant: Grant, prefixes: tuple[str, ...]) -> None:
-    """Compare whole segments: `a/b` holds `a/b/c`, not `a/bc`; a key that climbs lies nowhere.
-
-    Raises:
-        OutOfGrant
-    """
-    roots = [PurePosixPath(prefix).parts for prefix in prefixes]
-    for dataset in grant.datasets:
-        for file in dataset.files:
-            parts = PurePosixPath(file.key).parts
-            below = any(root and parts[: len(root)] == root and len(parts) > len(root) for root in roots)
-            if not below or ".." in parts or file.key.startswith("/"):
-                raise OutOfGrant("the token grants an object outside its own prefixes: ask for a new token")

@@ -35,6 +35,17 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks a question: a user with its roles, or one attempt of a task."""
+
+    org_id: OrgId
+    user: str | None = None
+    roles: frozenset[str] = frozenset()
+    task_id: TaskId | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """What the ledger keeps of a user. `subject` is the `sub` of its tokens, unique in the installation."""
 
