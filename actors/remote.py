@@ -24,6 +24,11 @@ from trace_ray import config, logs
 from trace_ray.build import build_id
 from trace_ray.contracts import AttemptKey, HeadRequest, LeaseGroup, Outcome, WorkerId
 
+LOCAL_REPLICAS: Final = 2  # a laptop has other work
+REPLICAS: Final = 8
+QUESTIONS: Final = 4  # at once in a replica before another one starts: as many as it has query processes
+WAITING: Final = 128  # the app itself says 429 to those that wait too long
+
 actor: Final[Any] = ray.remote  # its types know no concurrency groups
 
 
@@ -146,3 +151,41 @@ def sweep(settings: config.Settings) -> None:
     from actors.sweeper import for_stack  # late: as in the worker
 
     for_stack(settings).sweep()
+
+
+def query_application(data_dir: Path, *, embedded: bool) -> Any:
+    """Return the Serve application of the query service: one replica, more while questions wait."""
+    from ray import serve  # late: only `up` needs it, and it takes half a second
+    from ray.serve.config import AutoscalingConfig
+
+    def app() -> Any:
+        return query_app(data_dir)
+
+    @serve.deployment(
+        name="QueryService",
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=1, max_replicas=LOCAL_REPLICAS if embedded else REPLICAS, target_ongoing_requests=QUESTIONS
+        ),
+        max_ongoing_requests=WAITING,
+        graceful_shutdown_timeout_s=config.QUERY_S,
+        ray_actor_options={"num_cpus": 0.1},
+    )
+    @serve.ingress(app)
+    class QueryService:
+        def __init__(self, _build: str) -> None:
+            """Take the build: a new one makes Serve replace the replicas one after another."""
+
+        def build(self) -> str:
+            return build_id()
+
+    return QueryService.bind(build_id())
+
+
+def query_app(data_dir: Path) -> Any:
+    """Make the app of one replica."""
+    from actors.metrics import QueryMetrics
+    from actors.questions import make_app  # late: no other actor needs it
+
+    settings = config.load_stack(data_dir)
+    logs.set_up(json=True, secrets=config.secrets(settings))
+    return make_app(settings, build=build_id(), observe=QueryMetrics().record)

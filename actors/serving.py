@@ -22,7 +22,7 @@ ANSWER_S: Final = 10.0
 RUNNING: Final = "RUNNING"
 
 
-def start(deployment: Any, *, space: str, port: int, build: str) -> None:
+def start(application: Any, *, space: str, port: int, build: str) -> None:
     """Serve the queries of a stack; replicas of another build are replaced while they answer.
 
     Raises:
@@ -39,7 +39,7 @@ def start(deployment: Any, *, space: str, port: int, build: str) -> None:
         if not serve.status().proxies:
             _check_free(port)
             serve.start(http_options=HTTPOptions(host=LOOPBACK, port=port), logging_config=quiet)
-        serve.run(deployment.bind(), name=space, route_prefix="/", logging_config=quiet)
+        serve.run(application, name=space, route_prefix="/", logging_config=quiet)
     except (OSError, RayError, RuntimeError) as error:
         if not serve.status().applications:
             serve.shutdown()  # a proxy without its port would try for ever

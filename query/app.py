@@ -58,6 +58,7 @@ class Parts:
     catalogue: Catalogue
     ready: Callable[[], Mapping[str, str]]
     close: Callable[[], None]
+    build: str
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -238,7 +239,7 @@ def _add_catalogue(app: FastAPI, parts: Parts) -> None:
 def _add_health(app: FastAPI, parts: Parts) -> None:
     @app.get("/healthz", tags=["service"], summary="This process lives")
     async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+        return {"status": "ok", "build": parts.build}
 
     @app.get("/readyz", tags=["service"], summary="Questions can be answered now", responses={503: {}})
     def readyz() -> JSONResponse:

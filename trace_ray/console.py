@@ -63,6 +63,8 @@ def progress_bar(title: str, *, total: int) -> Generator[Callable[[int], None]]:
 def print_stack(status: "StackStatus", token: Path | None) -> None:
     """Say where the parts of the stack are; `token` is the file that lets other Ray tools into our own cluster."""
     say(f"Stack is up: Postgres {status.postgres}, Ray at {status.ray}, {len(status.dispatcher.workers)} workers")
+    if status.http:
+        say(f"Queries: {status.http}/v1/query, see {status.http}/docs; `trace-ray token --user NAME` makes a token")
     if status.dashboard:
         say(f"Ray dashboard: {status.dashboard}")
     if token:

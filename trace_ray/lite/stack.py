@@ -38,6 +38,7 @@ class StackStatus:
     ray: str
     dashboard: str | None
     dispatcher: DispatcherStatus
+    http: str | None
 
 
 def up(settings: Settings, cluster: Cluster, say: Say, *, moved_store: bool = False) -> StackStatus:
@@ -59,8 +60,9 @@ def up(settings: Settings, cluster: Cluster, say: Say, *, moved_store: bool = Fa
     config.save_stack(settings)
     ray_cluster.joined(settings, cluster)
     status = _wait_until_leading(_fresh_dispatcher(settings.data_dir))
+    http = _serve_queries(settings, say)
     runtime.disconnect()  # what follows needs only the ledger, and Ray would print its own news into our output
-    return StackStatus(postgres, cluster.address, cluster.dashboard, status)
+    return StackStatus(postgres, cluster.address, cluster.dashboard, status, http)
 
 
 def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
@@ -72,6 +74,7 @@ def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
         try:
             runtime.connect(cluster.address, data_dir=settings.data_dir)
             _stop_actors(settings.data_dir, say)
+            _stop_queries(settings.data_dir, say)
         except StackUnavailable as error:
             say(f"The actors could not be asked to stop: {error}")
         runtime.disconnect()
@@ -83,6 +86,20 @@ def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
         say("Postgres stopped")
     if devnet.stop_detached(settings.data_dir):
         say("The demo's devnet stopped; its chain is gone, what was published stays")
+
+
+def _serve_queries(settings: Settings, say: Say) -> str | None:
+    """Serve queries over HTTP and return where; a sync needs none, so a taken port is told and not fatal."""
+    from actors import serving  # late: Ray Serve takes half a second, which only `up` needs
+
+    space = runtime.namespace(settings.data_dir)
+    application = remote.query_application(settings.data_dir, embedded=settings.embedded_postgres)
+    try:
+        serving.start(application, space=space, port=settings.http_port, build=build_id())
+    except StackUnavailable as error:
+        say(f"Note: {error}")
+        return None
+    return f"http://{serving.LOOPBACK}:{settings.http_port}"
 
 
 def start_postgres(settings: Settings) -> tuple[Settings, str]:
@@ -203,6 +220,13 @@ def _stop_actors(data_dir: Path, say: Say) -> None:
         say("Dispatcher and workers stopped")
     for worker in runtime.workers(space).values():
         runtime.kill(worker)
+
+
+def _stop_queries(data_dir: Path, say: Say) -> None:
+    from actors import serving  # late: as above
+
+    if serving.stop(runtime.namespace(data_dir)):
+        say("Query service stopped")
 
 
 def _stop_dispatcher(handle: runtime.DispatcherHandle, space: str, *, drain_s: float, say: Say) -> None:

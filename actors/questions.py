@@ -1,0 +1,195 @@
+"""Wires the query service: tokens, ledgers, object store and query processes behind its HTTP app. Knows no Ray."""
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any, Final
+from uuid import UUID
+
+from fastapi import FastAPI
+
+from query import confine, run
+from query.app import Parts, create_app
+from query.question import Answer, DryRun, Export, Limits, Question
+from query.refusals import SnapshotUnknown
+from query.service import Held, Service
+from state import audit, capabilities, datasets, readers
+from state.db import Database
+from trace_ray import config, tokens
+from trace_ray.access import AuditRow, Caller, StoredResult, sql_hash
+from trace_ray.config import Settings
+from trace_ray.contracts import Grant
+from trace_ray.errors import DatabaseUnavailable, NotFound
+from trace_ray.key_files import AUDIT_KEY, FileKeys, KeySource, audit_key
+from trace_ray.reports import Coverage
+from trace_ray.storage import ObjectStore, open_store
+from trace_ray.token_keys import jwks
+
+FRESH_S: Final = 1.0  # a grant may be so old: a role that was taken away counts after it
+GRANTS_KEPT: Final = 64
+RESULT_URL_S: Final = 300.0  # a stored answer's signed URL
+
+
+class Ledgers:
+    """Who may read what, what there is, and the audit; the `Ledger` and `Catalogue` of the query service."""
+
+    def __init__(self, state: Database, data: Database, keys: KeySource, store: ObjectStore) -> None:
+        self._state = state
+        self._data = data
+        self._keys = keys
+        self._store = store
+        self._grants = Recent(self._pin)
+
+    # --- who asks -------------------------------------------------------------------------------------------------
+
+    def user(self, token: str) -> Held:
+        identity = tokens.verify_user(self._keys.ring_for(token), token, now=datetime.now(UTC))
+        with self._state.transaction() as conn:
+            reader = readers.reader(conn, identity.subject)
+        return Held(Caller(reader.org_id, reader.user, reader.roles))
+
+    def task(self, token: str) -> Held:
+        capability = tokens.verify_capability(self._keys.ring_for(token), token, now=datetime.now(UTC))
+        with self._state.transaction() as conn:
+            grant = capabilities.granted(conn, capability)
+        caller = Caller(capability.org_id, task_id=capability.task_id, attempt=capability.attempt)
+        return Held(caller, grant, capability.read)
+
+    def grant(self, caller: Caller, as_of: int | None) -> Grant:
+        return self._grants.get((caller.org_id, caller.roles, as_of))
+
+    def _pin(self, key: tuple[Any, frozenset[str], int | None]) -> Grant:
+        org_id, roles, as_of = key
+        with self._state.transaction() as conn:
+            try:
+                return datasets.pin(conn, org_id, None, as_of, roles)
+            except NotFound as error:
+                raise SnapshotUnknown(str(error)) from None
+
+    def record(self, entry: AuditRow) -> None:
+        with self._data.transaction() as conn:
+            audit.record(conn, entry)
+
+    # --- what there is --------------------------------------------------------------------------------------------
+
+    def datasets(self, caller: Caller) -> list[Coverage]:
+        with self._state.transaction() as conn:
+            return datasets.listing(conn, caller.org_id, caller.roles)
+
+    def dataset(self, caller: Caller, name: str) -> Coverage:
+        with self._state.transaction() as conn:
+            return datasets.coverage(conn, caller.org_id, name, roles=caller.roles)
+
+    def entry(self, caller: Caller, query_id: UUID) -> tuple[AuditRow, StoredResult | None]:
+        with self._data.transaction() as conn:
+            row = audit.find(conn, caller.org_id, query_id)
+            if row.user != caller.user:
+                raise NotFound(f"there is no query {query_id}: take the id from an answer")
+            return row, audit.result(conn, caller.org_id, query_id)
+
+    def result(self, caller: Caller, query_id: UUID) -> str:
+        _, stored = self.entry(caller, query_id)
+        if stored is None:
+            raise NotFound(f"query {query_id} has no stored answer: it was small, or it has expired")
+        return self._store.presign(stored.key, RESULT_URL_S)
+
+    def jwks(self) -> dict[str, Any]:
+        return dict(jwks(self._keys.ring()))
+
+    # --- large answers --------------------------------------------------------------------------------------------
+
+    def keep(self, caller: Caller, query_id: UUID, export: Export) -> str:
+        key = f"results/{caller.org_id}/{query_id}/result.{export.sha256[:16]}.parquet"
+        try:
+            self._store.put(export.path, key)
+        finally:
+            export.path.unlink(missing_ok=True)
+        kept = StoredResult(query_id, caller.org_id, key, export.rows, export.bytes, export.sha256)
+        with self._data.transaction() as conn:
+            audit.save_result(conn, kept, kept_s=config.RESULTS_KEPT_S)
+        return self._store.location(key)
+
+    def missing(self) -> dict[str, str]:
+        """Return which ledger does not answer, by part."""
+        found: dict[str, str] = {}
+        for part, database in (("state", self._state), ("data", self._data)):
+            try:
+                with database.transaction() as conn:
+                    conn.execute("select 1")
+            except DatabaseUnavailable:
+                found[part] = "the database does not answer"
+        return found
+
+
+class Recent:
+    """The newest grants. A grant is the same until somebody publishes, so one that is a second old may serve again."""
+
+    def __init__(self, pin: Callable[[Any], Grant]) -> None:
+        self._pin = pin
+        self._lock = Lock()
+        self._kept: dict[Any, tuple[float, Grant]] = {}
+
+    def get(self, key: Any) -> Grant:
+        now = time.monotonic()
+        with self._lock:
+            at, grant = self._kept.get(key, (-FRESH_S, None))
+        if grant is not None and now - at < FRESH_S:
+            return grant
+        grant = self._pin(key)
+        with self._lock:
+            self._kept.pop(key, None)
+            self._kept[key] = (now, grant)
+            while len(self._kept) > GRANTS_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+        return grant
+
+
+class Processes:
+    """Runs each question in a query process."""
+
+    def __init__(self, store: ObjectStore, scratch: Path, *, signed_s: float) -> None:
+        self._locate = functools.partial(store.presign, expires_s=signed_s)
+        self._scratch = scratch
+
+    def run(
+        self, question: Question, grant: Grant, *, query_id: UUID, limits: Limits, cancel: Event, export: bool
+    ) -> Answer:
+        answer = run.run(question, grant, locate=self._locate, scratch=self._scratch, limits=limits)
+        return replace(answer, query_id=query_id)
+
+    def plan(self, question: Question, grant: Grant, *, query_id: UUID, limits: Limits, cancel: Event) -> DryRun:
+        raise NotImplementedError
+
+
+def make_app(settings: Settings, *, build: str, observe: Callable[[AuditRow], None]) -> FastAPI:
+    """Return the HTTP app of a stack; `observe` hears of every question that ended."""
+    state = Database(config.state_url(settings), application_name="trace-query")
+    data = Database(config.data_url(settings), application_name="trace-audit")
+    store = open_store(
+        settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
+    )
+    keys = FileKeys(settings.data_dir)
+    keys.ring()  # made before the first token is checked
+    ledgers = Ledgers(state, data, keys, store)
+    secret = audit_key(settings.data_dir / AUDIT_KEY)
+    limits = Limits(without_landlock=not confine.is_complete(confine.landlock_abi()))
+
+    def close() -> None:
+        state.close()
+        data.close()
+        store.close()
+
+    service = Service(
+        ledger=ledgers,
+        runner=Processes(store, settings.data_dir / "scratch", signed_s=config.TASK_QUERY_S + 60),
+        results=ledgers,
+        fingerprint=functools.partial(sql_hash, secret),
+        observe=observe,
+        people=replace(limits, timeout_s=config.QUERY_S),
+        tasks=replace(limits, timeout_s=config.TASK_QUERY_S),
+    )
+    return create_app(Parts(service, ledgers, ledgers.missing, close, build))
