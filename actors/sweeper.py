@@ -9,15 +9,16 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from actors.expiry import sweep_results
 from state import sweep
 from state.db import Database
-from trace_ray.config import STAGING_KEPT_S, Settings, state_url
+from trace_ray.config import RESULTS_KEPT_S, STAGING_KEPT_S, Settings, data_url, state_url
 from trace_ray.errors import ObjectMissing, RefusedInput
 from trace_ray.manifest import OBJECTS, object_name
 from trace_ray.storage import ObjectStore, StoredObject, open_store
@@ -32,12 +33,16 @@ ATTEMPTS: Final = "attempt-*"
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What was removed, or with `dry_run` would be. `kept` are old objects that are none of this ledger's business."""
+    """What was removed, or with `dry_run` would be. `kept` are old objects that are none of this ledger's business.
+
+    `results` are stored answers of queries.
+    """
 
     directories: int
     objects: int
     bytes: int
     kept: int
+    results: int = 0
 
 
 def sweep_staging(staging: Path, *, kept_s: float, dry_run: bool = False) -> int:
@@ -62,7 +67,12 @@ def for_stack(settings: Settings, *, kept_s: float = STAGING_KEPT_S) -> "Sweeper
     )
     database = Database(state_url(settings), application_name="trace-sweeper")
     return Sweeper(
-        database, store, settings.data_dir / "staging", kept_s=kept_s, staging_kept_s=staging_kept_s(settings, kept_s)
+        database,
+        store,
+        settings.data_dir / "staging",
+        kept_s=kept_s,
+        staging_kept_s=staging_kept_s(settings, kept_s),
+        answers=Database(data_url(settings), application_name="trace-sweeper"),
     )
 
 
@@ -72,16 +82,27 @@ def staging_kept_s(settings: Settings, kept_s: float = STAGING_KEPT_S) -> float:
 
 
 class Sweeper:
-    """Sweeps one object store for one ledger. May run at any time, also several at once."""
+    """Sweeps one object store for one ledger. May run at any time, also several at once.
+
+    `answers` is database `data`, which knows the stored answers of queries.
+    """
 
     def __init__(
-        self, database: Database, store: ObjectStore, staging: Path, *, kept_s: float, staging_kept_s: float
+        self,
+        database: Database,
+        store: ObjectStore,
+        staging: Path,
+        *,
+        kept_s: float,
+        staging_kept_s: float,
+        answers: Database,
     ) -> None:
         self._database = database
         self._store = store
         self._staging = staging
         self._kept_s = kept_s
         self._staging_kept_s = staging_kept_s
+        self._answers = answers
 
     def claim_store(self, url: str, *, moved: bool = False) -> None:
         """Tie ledger and object store together, before anything is written.
@@ -119,8 +140,11 @@ class Sweeper:
         old = iter(self._old())
         while page := list(islice(old, BATCH)):
             swept = self._remove(page, swept, dry_run=dry_run)
-        if swept.directories or swept.objects:
-            logger.info("swept", extra={"directories": directories, "objects": swept.objects, "bytes": swept.bytes})
+        results = sweep_results(self._answers, self._store, kept_s=RESULTS_KEPT_S, dry_run=dry_run)
+        swept = replace(swept, results=results)
+        if swept.directories or swept.objects or results:
+            facts = {"directories": directories, "objects": swept.objects, "bytes": swept.bytes, "results": results}
+            logger.info("swept", extra=facts)
         return swept
 
     def _old(self) -> Iterable[StoredObject]:

@@ -43,6 +43,7 @@ TABLE: Final[tuple[tuple[type[Exception], Outcome], ...]] = (
     (errors.StoreUnavailable, Outcome(502, "OBJECT_STORE_ERROR", 1)),
     (errors.ObjectMissing, Outcome(502, "OBJECT_STORE_ERROR")),
     (errors.DatabaseUnavailable, Outcome(503, "LEDGER_UNAVAILABLE", 1)),
+    (errors.KeysUnavailable, Outcome(503, "KEYS_UNAVAILABLE", 1)),
 )
 FAILED: Final = {"SQL_ERROR": Outcome(400, "SQL_ERROR"), "RESULT_TOO_LARGE": Outcome(413, "RESULT_TOO_LARGE")}
 
@@ -57,7 +58,7 @@ def outcome(error: Exception) -> Outcome:
 def detail(error: Exception) -> dict[str, str | int]:
     """Return what an error says beyond its sentence: the reason, and the character of the SQL, counted from 1."""
     found: dict[str, str | int] = {}
-    if isinstance(error, refusals.SqlRejected):
+    if isinstance(error, refusals.SqlRejected | errors.TokenRefused):
         found["reason"] = error.reason.value
     position = getattr(error, "position", None)
     if isinstance(position, int):

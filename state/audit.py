@@ -120,6 +120,12 @@ def expired_results(conn: Connection, *, limit: int) -> list[Expired]:
     return [Expired(_result(row), row["shared"]) for row in conn.execute(SQL["expired_results"], {"limit": limit})]
 
 
+def expired_count(conn: Connection) -> int:
+    """Return how many results are to be removed."""
+    (row,) = conn.execute(SQL["expired_count"])
+    return int(row["count"])
+
+
 def known_keys(conn: Connection, keys: Sequence[str]) -> set[str]:
     """Return which of the objects belong to a stored result."""
     return {row["key"] for row in conn.execute(SQL["known_keys"], {"keys": list(keys)})}

@@ -41,6 +41,11 @@ def bind_store(conn: Connection, url: str, *, moved: bool = False) -> None:
     conn.execute(SQL["bind"], {"url": url})
 
 
+def hold(conn: Connection) -> None:
+    """Let the locks of this transaction outlive a slow object store."""
+    conn.execute(SQL["hold"])
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What may become of one object: `registered` ones are part of a version, `garbage` nothing can need again."""
@@ -55,7 +60,7 @@ def judge(conn: Connection, objects: Sequence[ObjectName]) -> list[Verdict]:
 
     A committed object is never garbage, neither is one of a task that is open, locked or unknown to this ledger.
     """
-    conn.execute(SQL["hold"])
+    hold(conn)
     parameters = {
         "keys": [one.key for one in objects],
         "datasets": [one.dataset_uuid for one in objects],

@@ -16,8 +16,8 @@ from query import confine, run
 from query.question import Limits, Question
 from state import datasets, jobs, migrate, repair, tasks
 from state.db import Database
+from trace_ray import access_commands, config, console, demo, doctor, follow, ledger_commands
 from trace_ray import check as checking
-from trace_ray import config, console, demo, doctor, follow, ledger_commands
 from trace_ray.build import build_id
 from trace_ray.config import Settings
 from trace_ray.console import say
@@ -83,6 +83,10 @@ def cli() -> None:
 cli.add_command(ledger_commands.ledger)
 cli.add_command(ledger_commands.explain)
 cli.add_command(ledger_commands.buffer_group)
+cli.add_command(access_commands.token)
+cli.add_command(access_commands.users)
+cli.add_command(access_commands.roles)
+cli.add_command(access_commands.audit_command)
 
 
 # --- the stack ----------------------------------------------------------------------------------------------------
@@ -239,7 +243,8 @@ def sweep_command(dry_run: bool, hours: float) -> None:
     swept = for_stack(settings, kept_s=hours * 3600).sweep(dry_run=dry_run)
     say(
         f"{'Would remove' if dry_run else 'Removed'} {swept.objects} unpublished objects ({swept.bytes:,} bytes) and "
-        f"{swept.directories} staging directories; {swept.kept} old objects are not this ledger's to judge"
+        f"{swept.directories} staging directories and {swept.results} expired answers of queries; "
+        f"{swept.kept} old objects are not this ledger's to judge"
     )
 
 

@@ -62,18 +62,10 @@ STACK_VERSION: Final = 1
 POOL_VARIABLE: Final = re.compile(r"TRACE_RPC_POOL_([A-Z0-9_]+)_(URLS|URL|RPS)")
 POOL_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 VARIABLES: Final = (
-    "TRACE_DATA_DIR",
-    "TRACE_STATE_DATABASE_URL",
-    "TRACE_DATA_DATABASE_URL",
-    "TRACE_OBJECT_STORE",
-    "TRACE_S3_ENDPOINT",
-    "TRACE_ORG_ID",
-    "TRACE_WORKERS",
-    "TRACE_HTTP_PORT",
-    "TRACE_ENGINE",
-    "TRACE_RANGE_TIMEOUT_SECONDS",
-    "TRACE_LEASE_SECONDS",
-)
+    "TRACE_DATA_DIR", "TRACE_STATE_DATABASE_URL", "TRACE_DATA_DATABASE_URL", "TRACE_OBJECT_STORE", "TRACE_S3_ENDPOINT",
+    "TRACE_ORG_ID", "TRACE_WORKERS", "TRACE_HTTP_PORT", "TRACE_ENGINE", "TRACE_RANGE_TIMEOUT_SECONDS",
+    "TRACE_LEASE_SECONDS", "TRACE_TOKEN_KEYS", "TRACE_JWKS_URL", "TRACE_TOKEN_ISSUER", "TRACE_AUDIT_KEY",
+)  # fmt: skip
 
 T = TypeVar("T")
 
@@ -111,6 +103,10 @@ class Settings:
     s3: S3Credentials | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
     lease_s: float = LEASE_S
+    token_keys: Path | None = None
+    jwks_url: str | None = field(default=None, repr=False)
+    token_issuer: str | None = None
+    audit_key: Path | None = None
 
     @property
     def leader_s(self) -> float:
@@ -148,6 +144,10 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
             "range_timeout_s", "TRACE_RANGE_TIMEOUT_SECONDS", variables.number(1, 24 * 3600), RANGE_TIMEOUT_S
         ),
         lease_s=reader.value("lease_s", "TRACE_LEASE_SECONDS", variables.number(5, 3600), LEASE_S),
+        token_keys=reader.optional("token_keys", "TRACE_TOKEN_KEYS", variables.existing_file),
+        jwks_url=reader.optional("jwks_url", "TRACE_JWKS_URL", variables.jwks_url),
+        token_issuer=reader.optional("token_issuer", "TRACE_TOKEN_ISSUER", variables.plain),
+        audit_key=reader.optional("audit_key", "TRACE_AUDIT_KEY", variables.file),
         sources=reader.sources,
         warnings=_unknown_variables(reader.environ),
     )
@@ -197,7 +197,7 @@ def _url(url: str | None) -> str:
 def secrets(settings: Settings) -> tuple[str, ...]:
     """Return what must never be shown: the parts of the settings' URLs that can hold a key, and the S3 keys."""
     urls = [url for pool in settings.rpc_pools.values() for url in pool.urls]
-    urls += [url for url in (settings.state_database_url, settings.data_database_url) if url]
+    urls += [url for url in (settings.state_database_url, settings.data_database_url, settings.jwks_url) if url]
     found = {secret for url in urls for secret in variables.secrets(url)}
     if settings.s3:
         found |= {key for key in (settings.s3.access_key, settings.s3.secret_key, settings.s3.session_token) if key}
@@ -267,6 +267,7 @@ def _from_stack(content: dict[str, Any]) -> Settings:
         "org_id": OrgId(UUID(content["org_id"])),
         "s3": S3Credentials(**s3) if s3 else None,
         "warnings": tuple(content["warnings"]),
+        **{name: Path(content[name]) if content.get(name) else None for name in ("token_keys", "audit_key")},
     }
     return Settings(**restored)
 

@@ -16,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -53,6 +55,26 @@ class KeySource(Protocol):
     def ring_for(self, token: str) -> KeyRing:
         """Return the keys to check this token with. Raises TokenRefused, RefusedInput, KeysUnavailable."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Where the keys of people's and of tasks' tokens are. No identity provider has a say in the latter."""
+
+    users: KeySource
+    tasks: KeySource
+
+
+def open_keys(data_dir: Path, *, pem: Path | None, jwks_url: str | None, issuer: str | None) -> Keys:
+    """Return the keys that the settings name.
+
+    `pem` holds our own keys in place of those of the data directory; people's tokens are those of `jwks_url` and
+    `issuer` where that is given. Nothing is read or fetched yet.
+    """
+    own = FileKeys(data_dir, pem)
+    if jwks_url is None:
+        return Keys(own, own)
+    return Keys(EndpointKeys(partial(fetch_jwks, jwks_url), issuer=issuer or ISSUER), own)
 
 
 # --- files of the local stack -------------------------------------------------------------------------------------

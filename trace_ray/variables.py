@@ -16,6 +16,7 @@ from trace_ray.contracts import OrgId
 
 BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 KEY_LENGTH: Final = 12  # providers' keys have 20 characters and more; words of a path are shorter
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 WEB_SOCKETS: Final = ("ws", "wss")
 
 
@@ -27,6 +28,20 @@ def directory(text: str) -> Path:
     path = Path(text).expanduser().absolute()
     if path.exists() and not path.is_dir():
         raise VariableError("is not a directory: name one, it is created when it is missing")
+    return path
+
+
+def file(text: str) -> Path:
+    path = Path(text).expanduser().absolute()
+    if path.is_dir():
+        raise VariableError("is a directory: name a file")
+    return path
+
+
+def existing_file(text: str) -> Path:
+    path = file(text)
+    if not path.exists():
+        raise VariableError("names no file that is there: write its whole path")
     return path
 
 
@@ -108,6 +123,15 @@ def number(low: float, high: float) -> Callable[[str], float]:
         return found
 
     return parse
+
+
+def jwks_url(text: str) -> str:
+    parts = _http(text, "")
+    if "@" in parts.netloc:
+        raise VariableError("holds a password: name an endpoint that needs none, its keys are public")
+    if parts.scheme != "https" and parts.hostname not in LOOPBACK:
+        raise VariableError("is not https: whoever sits on the line could give out tokens")
+    return text
 
 
 def one_of(*names: str) -> Callable[[str], str]:

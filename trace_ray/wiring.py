@@ -19,7 +19,20 @@ def settings_here() -> Settings:
 @contextmanager
 def transaction(settings: Settings) -> Generator[Connection]:
     """One transaction on the ledger of jobs and tasks. Raises DatabaseUnavailable."""
-    database = Database(config.state_url(settings), application_name="trace-cli")
+    with _transaction(config.state_url(settings)) as conn:
+        yield conn
+
+
+@contextmanager
+def data_transaction(settings: Settings) -> Generator[Connection]:
+    """One transaction on what readers leave behind, the audit among it. Raises DatabaseUnavailable."""
+    with _transaction(config.data_url(settings)) as conn:
+        yield conn
+
+
+@contextmanager
+def _transaction(url: str) -> Generator[Connection]:
+    database = Database(url, application_name="trace-cli")
     try:
         with database.transaction() as conn:
             yield conn

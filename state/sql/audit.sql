@@ -44,6 +44,9 @@ FROM data.query_results r
 WHERE r.expires_at <= now()
 ORDER BY r.expires_at LIMIT %(limit)s::int FOR UPDATE OF r SKIP LOCKED;
 
+-- name: expired_count
+SELECT count(*) AS count FROM data.query_results WHERE expires_at <= now();
+
 -- name: known_keys
 SELECT DISTINCT key FROM data.query_results WHERE key = ANY(%(keys)s::text[]);
 

@@ -8,7 +8,7 @@ SELECT EXISTS (SELECT FROM state.dataset_files) AS yes;
 UPDATE state.ledger SET object_store = %(url)s::text;
 
 -- name: hold
--- The locks of `judge` must outlive a slow object store.
+-- Locks that must outlive a slow object store.
 SET LOCAL idle_in_transaction_session_timeout = '15min';
 
 -- name: judge

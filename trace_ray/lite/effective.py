@@ -14,7 +14,10 @@ from trace_ray.contracts import Job
 from trace_ray.errors import RefusedInput, StackUnavailable
 from trace_ray.lite import devnet
 
-KEPT: Final = ("object_store", "s3_endpoint", "s3", "workers", "http_port", "engine", "range_timeout_s", "lease_s")
+KEPT: Final = (
+    "object_store", "s3_endpoint", "s3", "workers", "http_port", "engine", "range_timeout_s", "lease_s",
+    "token_keys", "jwks_url", "token_issuer", "audit_key",
+)  # fmt: skip
 DEVNET_POOL: Final = "standard"
 LAST_UP: Final = "last `up`"
 

@@ -27,6 +27,8 @@ def test_every_refusal_is_on_the_table() -> None:
         (refusals.QueryFailed("RESULT_TOO_LARGE", None, "x"), 413, "RESULT_TOO_LARGE"),
         (refusals.QueryFailed("OTHER", None, "x"), 500, "INTERNAL"),
         (errors.Unauthenticated("x"), 401, "UNAUTHENTICATED"),
+        (errors.TokenRefused(errors.TokenFault.EXPIRED), 401, "UNAUTHENTICATED"),
+        (errors.KeysUnavailable("x"), 503, "KEYS_UNAVAILABLE"),
         (errors.NotFound("x"), 404, "NOT_FOUND"),
         (errors.StoreUnavailable("x"), 502, "OBJECT_STORE_ERROR"),
         (errors.DatabaseUnavailable("x"), 503, "LEDGER_UNAVAILABLE"),
@@ -41,4 +43,5 @@ def test_status_and_code_of_an_error(error: Exception, status: int, code: str) -
 
 def test_detail_holds_reason_and_position_where_there_are_any() -> None:
     assert outcomes.detail(SqlRejected(Reason.PARSE, 7)) == {"reason": "parse", "position": 7}
+    assert outcomes.detail(errors.TokenRefused(errors.TokenFault.EXPIRED)) == {"reason": "expired"}
     assert outcomes.detail(refusals.QueryFailed("SQL_ERROR", None, "x")) == {}
