@@ -15,6 +15,7 @@ from trace_ray.contracts import OrgId
 from trace_ray.errors import NotFound, RefusedInput, TokenFault, TokenRefused
 
 SQL: Final = statements("readers")
+OWN_SUBJECTS: Final = ("user:", "task:")  # no identity provider can speak for our own users and tasks
 
 
 def reader(conn: Connection, subject: str) -> Reader:
@@ -40,8 +41,13 @@ def add_user(
     Raises:
         RefusedInput: the name, a role or the subject is wrong, or another user has the subject.
     """
-    if subject is not None and not (0 < len(subject) <= MAX_SUBJECT and subject.isprintable()):
-        raise RefusedInput(f"the subject of a user has 1 to {MAX_SUBJECT} visible characters: write another")
+    if subject is not None and (
+        not 0 < len(subject) <= MAX_SUBJECT or not subject.isprintable() or subject.startswith(OWN_SUBJECTS)
+    ):
+        raise RefusedInput(
+            f"a subject has 1 to {MAX_SUBJECT} visible characters and does not begin as those that trace-ray makes: "
+            "write another"
+        )
     values = {
         "org": org_id,
         "name": check_user_name(name),

@@ -35,6 +35,10 @@ FULL = {
     "TRACE_ENGINE": "native",
     "TRACE_RANGE_TIMEOUT_SECONDS": "90",
     "TRACE_LEASE_SECONDS": "12",
+    "TRACE_TOKEN_KEYS": __file__,
+    "TRACE_JWKS_URL": "https://idp.example/jwks.json",
+    "TRACE_TOKEN_ISSUER": "https://idp.example",
+    "TRACE_AUDIT_KEY": "/srv/trace/audit.key",
     "RAY_ADDRESS": "127.0.0.1:6379",
 }
 
@@ -83,6 +87,10 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         s3=S3Credentials(f"id{KEY}", f"secret{KEY}", f"token{KEY}", "eu-central-1", None),
         warnings=(),
         lease_s=12.0,
+        token_keys=Path(__file__),
+        jwks_url="https://idp.example/jwks.json",
+        token_issuer="https://idp.example",
+        audit_key=Path("/srv/trace/audit.key"),
     )
 
 
@@ -188,6 +196,20 @@ KEYS_ELSEWHERE = "holds more than a place: set keys with AWS_ACCESS_KEY_ID and A
         ("TRACE_RANGE_TIMEOUT_SECONDS", "5m", "is out of bounds: write a number from 1 to 86400"),
         ("TRACE_RANGE_TIMEOUT_SECONDS", "nan", "is out of bounds: write a number from 1 to 86400"),
         ("TRACE_LEASE_SECONDS", "4", "is out of bounds: write a number from 5 to 3600"),
+        ("TRACE_TOKEN_KEYS", f"/nowhere/{KEY}", "names no file that is there: write its whole path"),
+        ("TRACE_TOKEN_KEYS", "/", "is a directory: name a file"),
+        ("TRACE_AUDIT_KEY", "/", "is a directory: name a file"),
+        ("TRACE_JWKS_URL", f"idp.example/{KEY}", f"is not an http(s) URL: {HTTP}"),
+        (
+            "TRACE_JWKS_URL",
+            f"http://idp.example/{KEY}",
+            "is not https: whoever sits on the line could give out tokens",
+        ),
+        (
+            "TRACE_JWKS_URL",
+            f"https://me:{KEY}@idp.example/",
+            "holds a password: name an endpoint that needs none, its keys are public",
+        ),
         (POOL, f"ws://a.example/{KEY}", "is a WebSocket URL, which nothing retries: write its http(s):// form"),
         (
             POOL,
@@ -212,6 +234,11 @@ KEYS_ELSEWHERE = "holds more than a place: set keys with AWS_ACCESS_KEY_ID and A
 )
 def test_wrong_variable_is_refused_without_its_value(variable: str, value: str, sentence: str) -> None:
     assert problems({variable: value}) == [f"{variable} {sentence}"]
+
+
+def test_keys_may_come_over_plain_http_from_this_machine_alone() -> None:
+    for host in ("127.0.0.1:9000", "localhost", "[::1]:1"):
+        assert config.read_settings({"TRACE_JWKS_URL": f"http://{host}/jwks"}).jwks_url == f"http://{host}/jwks"
 
 
 def test_pool_rate_must_be_positive() -> None:
