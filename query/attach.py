@@ -3,27 +3,36 @@
 Runs before the asker's statement and is the only SQL made here. Names and locations are quoted, never pasted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import duckdb
 
 Sources = Mapping[str, Sequence[str]]  # relation -> paths or URLs of Parquet objects; at least one each
 
 
-def attach(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
-    """Restrict the engine to the sources, lock its settings, and show each relation as a view.
+def bind(connection: duckdb.DuckDBPyConnection, locations: Iterable[str]) -> None:
+    """Restrict the engine to these objects and lock its settings, for good."""
+    connection.execute(f"set allowed_paths = {_list(sorted(set(locations)))}")
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
+
+
+def show(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
+    """Make one view per relation over objects that are bound.
 
     A view passes on no virtual column, so `filename` (which would show a signed URL) does not resolve through it.
     """
-    allowed = sorted({location for locations in sources.values() for location in locations})
-    connection.execute(f"set allowed_paths = {_list(allowed)}")
-    connection.execute("set enable_external_access = false")
-    connection.execute("set lock_configuration = true")
     for relation, locations in sources.items():
         connection.execute(
-            f"create temp view {_name(relation)} as select * from "  # noqa: S608 (quoted below)
+            f"create or replace temp view {_name(relation)} as select * from "  # noqa: S608 (quoted below)
             f"read_parquet({_list(locations)}, hive_partitioning = false, union_by_name = false)"
         )
+
+
+def hide(connection: duckdb.DuckDBPyConnection, relations: Iterable[str]) -> None:
+    """Drop the views of relations that the next statement does not name."""
+    for relation in relations:
+        connection.execute(f"drop view {_name(relation)}")
 
 
 def _name(text: str) -> str:

@@ -37,6 +37,7 @@ ALL_SCOPES: Final = 0b11
 NO_NEW_PRIVILEGES: Final = 38
 PARENT_DEATH_SIGNAL: Final = 1
 OPEN_FILES: Final = 256
+MANY_FILES: Final = 1 << 20  # where a process may open as many as it likes
 
 
 class ConfinementFailed(Exception):
@@ -81,6 +82,12 @@ def limit_resources(*, memory_bytes: int, file_bytes: int) -> None:
         hard = resource.getrlimit(what)[1]
         capped = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(what, (capped, capped))
+
+
+def open_files() -> int:
+    """Return a number above every descriptor that this process can have."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MANY_FILES if soft == resource.RLIM_INFINITY else min(soft, MANY_FILES)
 
 
 def die_with_parent(parent: int) -> None:

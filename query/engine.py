@@ -7,18 +7,20 @@ why the gate judges before and Landlock and the rlimits hold around it.
 import json
 import re
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
 
-from query.attach import Sources, attach
+from query import attach
+from query.attach import Sources
+from query.cut import fitting
 from query.functions import reviewed
 from query.verdict import Json
 
@@ -42,6 +44,7 @@ KINDS: Final = {
     "FATAL": "FatalException",
 }
 BATCH_ROWS: Final = 2048
+MAX_ROW_BYTES: Final = 32 * 1024**2  # half a frame: Arrow pads its buffers and describes them
 LOST_IN_ARROW: Final = frozenset({"uhugeint", "bignum", "bit", "variant", "time with time zone", "lambda", "unknown"})
 
 
@@ -108,30 +111,59 @@ def is_remote(sources: Sources) -> bool:
 
 
 class Engine:
-    """One bound and locked connection; it never serves another grant."""
+    """One connection: opened on one thread, then bound and locked, for good. It never serves another grant."""
 
-    def __init__(self, sources: Sources, *, limits: EngineLimits, spill: Path) -> None:
+    def __init__(
+        self, sources: Sources | None = None, *, limits: EngineLimits, spill: Path, remote: bool | None = None
+    ) -> None:
+        """Open the connection.
+
+        Args:
+            sources: Where given, the connection is bound to them and shows them at once.
+            remote: Whether signed URLs will be read; without it the sources say so.
+        """
         check_version()
+        self._limits = limits
+        self._shown: dict[str, Sequence[str]] = {}
         config: Config = {
             **LOCKED,
-            "threads": limits.threads,
+            "threads": 1,  # until Landlock has shrunk for the last time: it does not reach threads that run already
             "memory_limit": f"{limits.memory_mb}MiB",
             "temp_directory": str(spill),
             "max_temp_directory_size": f"{limits.spill_mb}MiB",
         }
         self.connection = duckdb.connect(":memory:", config=config)
-        if is_remote(sources):
+        if is_remote(sources or {}) if remote is None else remote:
             self.connection.load_extension(str(httpfs()))
         self.connection.execute("set errors_as_json = true")
         self.connection.execute("set timezone = 'UTC'")
         self.connection.execute("set parquet_metadata_cache = true")
         self.connection.execute("set validate_external_file_cache = 'NO_VALIDATION'")  # objects never change
+        if sources is not None:
+            self.bind([location for locations in sources.values() for location in locations])
+            self.show(sources)
+
+    def bind(self, locations: Sequence[str]) -> None:
+        """Tie the connection to these objects and let it start its threads."""
+        self.connection.execute(f"set threads = {self._limits.threads}")
+        attach.bind(self.connection, locations)
+
+    def show(self, sources: Sources) -> None:
+        """Have exactly these relations as views over bound objects.
+
+        Raises:
+            SourceUnreadable: an object is missing, damaged or out of reach.
+        """
+        stale = [relation for relation in self._shown if relation not in sources]
+        fresh = {name: paths for name, paths in sources.items() if self._shown.get(name) != paths}
         try:
-            attach(self.connection, sources)
+            attach.hide(self.connection, stale)
+            attach.show(self.connection, fresh)
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
             raise SourceUnreadable from error
+        self._shown = dict(sources)
 
     @contextmanager
     def interrupted_after(self, seconds: float) -> Generator[None]:
@@ -168,45 +200,63 @@ class Rows:
         self.schema = reader.schema
         self.truncated = False
         self._reader = reader
+        kinds: list[pa.DataType] = reader.schema.types
+        self._inexact = [index for index, kind in enumerate(kinds) if _has_decimal(kind)]
 
-    def batches(self, *, limit: int, max_bytes: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, *, limit: int, max_bytes: int, piece_bytes: int) -> Iterator[pa.RecordBatch]:
         """Yield batches of at most `limit` rows and `max_bytes` bytes in all; `truncated` says if rows were cut.
 
+        Args:
+            piece_bytes: One batch is cut into pieces of at most so many bytes, or of one row.
+
         Raises:
-            RowTooLarge: the first row is above `max_bytes`.
-        TypeUnsupported: a value has no exact place in its column's Arrow type.
+            RowTooLarge: the first row is above `max_bytes`, or a row above the cap of a frame.
+            TypeUnsupported: a value has no exact place in its column's Arrow type.
         """
         rows, room = limit, max_bytes
         for batch in self._reader:
             kept = batch.slice(0, rows)
-            kept = kept.slice(0, _fitting(kept, room))
+            kept = kept.slice(0, fitting(kept, room))
             if batch.num_rows and not kept.num_rows and rows == limit and room == max_bytes:
                 raise RowTooLarge
-            _check_values(kept)
+            self._check_values(kept)
             if kept.num_rows:
                 rows, room = rows - kept.num_rows, room - kept.nbytes
-                yield kept
+                yield from _pieces(kept, piece_bytes)
             if kept.num_rows < batch.num_rows:
                 self.truncated = True
                 return
 
+    def close(self) -> None:
+        """Let go of what the engine still holds for the statement."""
+        self._reader.close()
 
-def _check_values(batch: pa.RecordBatch) -> None:
-    try:
-        batch.validate(full=True)
-    except pa.ArrowInvalid:
-        raise TypeUnsupported from None  # a HUGEINT of 39 digits is no valid decimal
+    def _check_values(self, batch: pa.RecordBatch) -> None:
+        try:
+            for index in self._inexact:
+                batch.column(index).validate(full=True)
+        except pa.ArrowInvalid:
+            raise TypeUnsupported from None  # a HUGEINT of 39 digits is no valid decimal
 
 
-def _fitting(batch: pa.RecordBatch, room: int) -> int:
-    """Return how many leading rows fit into `room` bytes."""
-    if batch.nbytes <= room:
-        return batch.num_rows
-    low, high = 0, batch.num_rows
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if batch.slice(0, middle).nbytes <= room else (low, middle - 1)
-    return low
+def _pieces(batch: pa.RecordBatch, piece_bytes: int) -> Iterator[pa.RecordBatch]:
+    while batch.num_rows:
+        fits = max(1, fitting(batch, piece_bytes))
+        piece = batch.slice(0, fits)
+        if piece.nbytes > MAX_ROW_BYTES and fits == 1:
+            raise RowTooLarge
+        yield piece
+        batch = batch.slice(fits)
+
+
+def _has_decimal(kind: pa.DataType) -> bool:
+    """Say whether a type is or holds a decimal, which is how HUGEINT arrives."""
+    if isinstance(kind, pa.DictionaryType):
+        return False
+    if pa.types.is_decimal(kind):
+        return True
+    nested: Any = kind  # the stubs know the fields of each nested type by another name
+    return any(_has_decimal(nested.field(index).type) for index in range(kind.num_fields))
 
 
 def _loses(kind: object) -> bool:
@@ -225,7 +275,8 @@ def error_kind(error: Exception) -> str:
     if isinstance(error, duckdb.Error):
         return type(error).__name__
     named = ARROW_ERROR.match(str(error))
-    return KINDS.get(named.group(1), "Error") if named else type(error).__name__
+    kind = named.group(1) if named else error_details(error).get("exception_type", "")
+    return KINDS.get(kind, "Error") if kind else type(error).__name__
 
 
 def error_details(error: Exception) -> dict[str, str]:

@@ -1,41 +1,32 @@
-"""One child process, seen from the parent: start, ask, kill. The parent takes every answer for hostile.
+"""One worker process, seen from the service: ask, kill. The service takes every answer for hostile."""
 
-The child is started by exec, never by forking this process: it inherits no thread, no descriptor but its socket, and a
-constant environment. It dies with the thread that started it.
-"""
-
+import contextlib
 import os
-import shutil
+import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from query import confine
 from query.failures import Code, Failure, Help
-from query.protocol import BATCH_BYTES, Channel, Kind, ProtocolBroken, fields, integer, texts
+from query.protocol import Channel, Kind, ProtocolBroken, fields, integer, texts
 from query.refusals import Reason, SqlRejected
 from query.verdict import Json, Verdict
-from trace_ray.contracts import BlockRange
-
-ENVIRONMENT: Final = {
-    "LANG": "C.UTF-8",
-    "TZ": "UTC",
-    "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve address space, which is capped
-    "MALLOC_ARENA_MAX": "2",
-}
-BOOT: Final = "import sys; sys.path[:] = sys.argv[1:]; from query.worker import main; main()"
-EXIT_S: Final = 5.0
+from query.verdicts import Judged
+from trace_ray.contracts import BlockRange, OrgId
 
 VERDICT: Final = {"relations": list, "functions": list, "block_ranges": dict}
 HEADER: Final = {"columns": list}
 DONE: Final = {"rows": int, "truncated": bool}
 REFUSED: Final = {"reason": str, "position": int, "name": str}
+HARMLESS: Final = frozenset({Code.SQL_ERROR, Code.RESULT_TOO_LARGE})  # the process goes on after these
 FAIL: Final = {"code": str, "help": str, "names": list, "position": int}
 
 
@@ -48,92 +39,104 @@ class Failed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
-    """What a child is told before anything else. `read` are directories of local objects, `port` 0 for no network."""
+class Reach:
+    """What workers may touch before they are bound: directories of local objects, or the port of a store (0: none)."""
 
-    spill: Path
-    read: tuple[Path, ...]
-    port: int
-    threads: int
-    memory_mb: int
-    spill_mb: int
-    address_space_mb: int
+    read: tuple[Path, ...] = ()
+    port: int = 0
+
+    @classmethod
+    def of(cls, locations: Sequence[str]) -> "Reach":
+        """Return what reaches these: paths of local files, or URLs of one store."""
+        if not locations or not is_url(locations[0]):
+            return cls(read=confine.roots(Path(location) for location in locations))
+        parts = urlsplit(locations[0])
+        return cls(port=parts.port or (443 if parts.scheme == "https" else 80))
 
 
-@dataclass(slots=True)
-class Result:
-    """What came back: columns as (name, type), and the rows."""
+def is_url(location: str) -> bool:
+    return location.startswith(("http://", "https://"))
 
-    columns: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    table: pa.Table | None = None
-    truncated: bool = False
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a worker is tied to: its key, and where each object of it is."""
+
+    key: bytes
+    locations: Mapping[str, str] = field(repr=False)
 
 
 class Child:
-    """A child process and its spill directory. Use as a context manager; leaving it kills the process."""
+    """A worker process. Any failure leaves it `spent`: the conversation is not where it should be."""
 
-    def __init__(self, setup: Setup, *, deadline: float) -> None:
-        """Start the process.
+    def __init__(self, pid: int, connection: socket.socket, spill: Path) -> None:
+        """Take over a process that was just forked.
 
-        Args:
-            deadline: On the clock of `time.monotonic`; each wait ends there. May be moved.
-
-        Raises:
-            OSError: there is no room or no right for another process or its directory.
+        `deadline`, on the clock of `time.monotonic`, is where each wait ends; it may be moved.
         """
-        self.deadline = deadline
-        self._setup = setup
-        setup.spill.mkdir(mode=0o700, parents=True)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", BOOT, *import_path()],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env=ENVIRONMENT,
-                    cwd=setup.spill,
-                    close_fds=True,
-                )
-            except OSError:
-                ours.close()
-                raise
-        self._socket = ours
-        self._channel = Channel(ours)
+        self.pid = pid
+        self.spill = spill
+        self.deadline = 0.0
+        self.spent = False
+        self.greeted = False
+        self.org_id: OrgId | None = None  # whose statements it has seen
+        self.binding: Binding | None = None
+        self.bound_at = time.monotonic()
+        self.uses = 0
+        self._socket = connection
+        self._channel = Channel(connection)
+        self._places: dict[str, int] = {}
+        self._alive = threading.Lock()
+        self._reaped = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.kill()
+    # --- life and death -------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """End the process at once and remove what it spilled."""
-        self.process.kill()
-        self.process.wait(EXIT_S)
-        self._socket.close()
-        shutil.rmtree(self._setup.spill, ignore_errors=True)
+        """End the process at once, and wake whoever waits for it. From any thread, any number of times."""
+        with self._alive:
+            self.spent = True
+            if self._reaped:
+                return
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def bury(self) -> None:
+        """Let go of a process that was killed and waited for: from now on its id may be another's."""
+        with self._alive:
+            self._reaped = True
+            self._socket.close()
+
+    def is_sound(self) -> bool:
+        """Say whether an idle worker is alive and has kept silent."""
+        if self.spent:
+            return False
+        try:
+            self._socket.setblocking(False)
+            said = self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return bool(said) and not self.greeted
+
+    def rss_bytes(self) -> int:
+        """Return how much memory the process holds; 0 where the kernel does not say."""
+        try:
+            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError, ValueError):
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    # --- questions ------------------------------------------------------------------------------------------------
 
     def hello(self) -> int:
-        """Tell the child its limits, wait until it has given up its powers; return its version of Landlock."""
-        setup = self._setup
-        self._send(
-            Kind.SETUP,
-            {
-                "parent": os.getpid(),
-                "spill": str(setup.spill),
-                "read": [str(path) for path in setup.read],
-                "port": setup.port,
-                "threads": setup.threads,
-                "memory_mb": setup.memory_mb,
-                "spill_mb": setup.spill_mb,
-                "address_space_mb": setup.address_space_mb,
-            },
-        )
-        return integer(fields(self._expect(Kind.HELLO), {"landlock": int})["landlock"])
+        """Wait until the process has given up its powers; return its version of Landlock."""
+        version = integer(fields(self._expect(Kind.HELLO), {"landlock": int})["landlock"])
+        self.greeted = True
+        self.spent = False
+        return version
 
     def judge(self, sql: str, relations: Sequence[str]) -> Verdict:
         """Have a statement judged.
@@ -148,64 +151,102 @@ class Child:
         named = frozenset(texts(message["relations"]))
         if not named <= set(relations) or not isinstance(ranges, dict) or frozenset(ranges) != named:
             raise ProtocolBroken("the verdict does not fit the grant")
-        return Verdict(
+        verdict = Verdict(
             relations=named,
             functions=frozenset(texts(message["functions"])),
             block_ranges={str(name): _block_ranges(listed) for name, listed in ranges.items()},
         )
+        self.spent = False
+        return verdict
 
-    def bind(self, sources: Mapping[str, Sequence[str]]) -> None:
-        """Tie the child to these objects, for good."""
-        self._send(Kind.BIND, {"sources": {name: list(paths) for name, paths in sources.items()}})
+    def bind(self, binding: Binding) -> None:
+        """Tie the process to these objects, for good."""
+        objects = list(binding.locations)
+        self._send(Kind.BIND, {"objects": [binding.locations[key] for key in objects]})
         self._expect(Kind.BOUND)
+        self._places = {key: place for place, key in enumerate(objects)}
+        self.binding, self.bound_at = binding, time.monotonic()
+        self.spent = False
 
-    def run(self, *, limit: int, max_bytes: int, seconds: float) -> Result:
-        """Run the accepted statement. The child interrupts itself after `seconds`.
+    def run(
+        self, judged: Judged, views: Mapping[str, Sequence[str]], *, limit: int, max_bytes: int, seconds: float
+    ) -> "Rows":
+        """Start an accepted statement over `views`, relation -> keys of bound objects.
+
+        The process interrupts itself after `seconds`.
 
         Raises:
             Failed: the statement failed.
         """
-        self._send(Kind.RUN, {"limit": limit, "max_bytes": max_bytes, "milliseconds": int(seconds * 1000)})
-        result = Result(columns=_columns(self._expect(Kind.HEADER)))
-        stream = bytearray()
-        while True:
-            kind, payload = self._receive()
-            if kind is Kind.DONE:
-                break
-            if kind is not Kind.BATCH or len(stream) + len(payload) > BATCH_BYTES:
-                raise ProtocolBroken("rows expected")
-            stream += payload
-        done = fields(payload, DONE)
-        result.table, result.truncated = _table(bytes(stream)), done["truncated"] is True
-        if result.table.num_rows != done["rows"] or result.table.num_rows > limit:
-            raise ProtocolBroken("another number of rows")
-        if result.table.num_columns != len(result.columns):
-            raise ProtocolBroken("another number of columns")
-        return result
+        places = {name: [self._places[key] for key in keys] for name, keys in views.items()}
+        self.uses += 1
+        self._send(
+            Kind.RUN,
+            {
+                "sql": judged.sql,
+                "views": places,
+                "limit": limit,
+                "max_bytes": max_bytes,
+                "milliseconds": int(seconds * 1000),
+            },
+        )
+        return Rows(self, _columns(self._expect(Kind.HEADER)))
+
+    def receive(self, *, relations: Sequence[str] = ()) -> tuple[Kind, bytearray]:
+        """Return the next frame of an answer."""
+        kind, payload = self._channel.receive(deadline=self.deadline)
+        if kind is Kind.REFUSED:
+            refusal = _refusal(payload, relations)
+            self.spent = False
+            raise refusal
+        if kind is Kind.FAIL:
+            failure = _failure(payload)
+            self.spent = failure.code not in HARMLESS
+            raise Failed(failure)
+        return kind, payload
 
     def _send(self, kind: Kind, message: Mapping[str, object]) -> None:
+        self.spent = True
         self._channel.send_json(kind, message, deadline=self.deadline)
 
-    def _expect(self, wanted: Kind, *, relations: Sequence[str] = ()) -> bytes:
-        kind, payload = self._receive(relations=relations)
+    def _expect(self, wanted: Kind, *, relations: Sequence[str] = ()) -> bytearray:
+        kind, payload = self.receive(relations=relations)
         if kind is not wanted:
             raise ProtocolBroken("another frame expected")
         return payload
 
-    def _receive(self, *, relations: Sequence[str] = ()) -> tuple[Kind, bytes]:
-        kind, payload = self._channel.receive(deadline=self.deadline)
-        if kind is Kind.REFUSED:
-            raise _refusal(payload, relations)
-        if kind is Kind.FAIL:
-            raise Failed(_failure(payload))
-        return kind, payload
 
+class Rows:
+    """The rows of a running statement, in pieces as they come."""
 
-def import_path() -> list[str]:
-    """Return where this process imports from, for the child: on a cluster that is a working directory."""
-    here = str(Path(__file__).resolve().parents[1])
-    kept = [entry for entry in sys.path if Path(entry).is_absolute() and Path(entry).exists()]
-    return kept if here in kept else [*kept, here]
+    def __init__(self, child: Child, columns: list[tuple[str, str]]) -> None:
+        self.columns = columns
+        self.truncated = False
+        self._child = child
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Yield at least one piece, of one schema, possibly without rows; `truncated` holds after the last.
+
+        Raises:
+            Failed: the statement failed.
+        """
+        rows, schema = 0, None
+        while True:
+            kind, payload = self._child.receive()
+            if kind is Kind.DONE:
+                break
+            if kind is not Kind.BATCH:
+                raise ProtocolBroken("rows expected")
+            piece = _table(payload)
+            if piece.num_columns != len(self.columns) or (schema is not None and piece.schema != schema):
+                raise ProtocolBroken("other columns")
+            rows, schema = rows + piece.num_rows, piece.schema
+            yield piece
+        done = fields(payload, DONE)
+        if schema is None or rows != done["rows"]:
+            raise ProtocolBroken("another number of rows")
+        self.truncated = done["truncated"] is True
+        self._child.spent = False
 
 
 def _block_ranges(listed: Json) -> tuple[BlockRange, ...]:
@@ -222,7 +263,7 @@ def _block_ranges(listed: Json) -> tuple[BlockRange, ...]:
     return tuple(ranges)
 
 
-def _columns(payload: bytes) -> list[tuple[str, str]]:
+def _columns(payload: bytearray) -> list[tuple[str, str]]:
     listed = fields(payload, HEADER)["columns"]
     columns: list[tuple[str, str]] = []
     for column in listed if isinstance(listed, list) else []:
@@ -233,16 +274,16 @@ def _columns(payload: bytes) -> list[tuple[str, str]]:
     return columns
 
 
-def _table(stream: bytes) -> pa.Table:
+def _table(stream: bytearray) -> pa.Table:
     try:
-        table = pa.ipc.open_stream(stream).read_all()
+        table = pa.ipc.open_stream(pa.py_buffer(stream)).read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError):
         raise ProtocolBroken("not an Arrow stream") from None
     return table
 
 
-def _refusal(payload: bytes, relations: Sequence[str]) -> SqlRejected:
+def _refusal(payload: bytearray, relations: Sequence[str]) -> SqlRejected:
     message = fields(payload, REFUSED)
     reason, position, name = message["reason"], message["position"], message["name"]
     if reason not in list(Reason) or not isinstance(name, str):
@@ -251,7 +292,7 @@ def _refusal(payload: bytes, relations: Sequence[str]) -> SqlRejected:
     return SqlRejected(Reason(reason), integer(position) or None, plain, relations)
 
 
-def _failure(payload: bytes) -> Failure:
+def _failure(payload: bytearray) -> Failure:
     message = fields(payload, FAIL)
     code, explanation, position = message["code"], message["help"], message["position"]
     if code not in list(Code) or explanation not in list(Help):

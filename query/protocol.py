@@ -16,16 +16,18 @@ from query.verdict import Json
 
 HEADER_BYTES: Final = 5
 JSON_BYTES: Final = 8 * 1024**2  # BIND of 10,000 signed URLs is about 5 MiB
-BATCH_BYTES: Final = 64 * 1024**2  # the byte cap of an answer and what Arrow adds to it
+BATCH_BYTES: Final = 64 * 1024**2  # the largest row that may pass, and what Arrow adds to it
+JOINED_BYTES: Final = 64 * 1024  # below this one copy is cheaper than a second call of the kernel
 
 
 class Kind(IntEnum):
-    """Parent to child: SETUP, JUDGE, BIND, RUN. Child to parent: the others."""
+    """Service to zygote: FORK, REAP; to worker: JUDGE, BIND, RUN. The others are their answers, FAIL of both."""
 
-    SETUP = 1
+    FORK = 1
     JUDGE = 2
     BIND = 3
     RUN = 4
+    REAP = 5
     HELLO = 16
     VERDICT = 17
     BOUND = 18
@@ -34,6 +36,8 @@ class Kind(IntEnum):
     DONE = 21
     REFUSED = 22
     FAIL = 23
+    FORKED = 24
+    REAPED = 25
 
 
 class ProtocolBroken(Exception):
@@ -50,11 +54,16 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
 
-    def send(self, kind: Kind, payload: bytes, *, deadline: float | None = None) -> None:
+    def send(self, kind: Kind, payload: bytes | memoryview, *, deadline: float | None = None) -> None:
         """Send a frame; raises like `receive`."""
+        header = bytes([kind]) + len(payload).to_bytes(4, "big")
         try:
             self._socket.settimeout(_seconds_to(deadline))
-            self._socket.sendall(bytes([kind]) + len(payload).to_bytes(4, "big") + payload)
+            if len(payload) <= JOINED_BYTES:
+                self._socket.sendall(header + payload)
+            else:
+                self._socket.sendall(header)
+                self._socket.sendall(payload)
         except TimeoutError:
             raise OutOfTime from None
         except OSError:
@@ -63,7 +72,7 @@ class Channel:
     def send_json(self, kind: Kind, message: Mapping[str, object], *, deadline: float | None = None) -> None:
         self.send(kind, orjson.dumps(message), deadline=deadline)
 
-    def receive(self, *, deadline: float | None = None) -> tuple[Kind, bytes]:
+    def receive(self, *, deadline: float | None = None) -> tuple[Kind, bytearray]:
         """Return the next frame.
 
         Args:
@@ -83,27 +92,28 @@ class Channel:
             raise ProtocolBroken("frame above its cap")
         return kind, self._exactly(size, deadline)
 
-    def _exactly(self, size: int, deadline: float | None) -> bytes:
-        buffer = bytearray()
-        while len(buffer) < size:
+    def _exactly(self, size: int, deadline: float | None) -> bytearray:
+        buffer = bytearray(size)
+        rest = memoryview(buffer)
+        while rest:
             try:
                 self._socket.settimeout(_seconds_to(deadline))
-                piece = self._socket.recv(min(size - len(buffer), 1024**2))
+                received = self._socket.recv_into(rest)
             except TimeoutError:
                 raise OutOfTime from None
             except OSError:
                 raise ProtocolBroken("the other side is gone") from None
-            if not piece:
+            if not received:
                 raise ProtocolBroken("the other side is gone")
-            buffer += piece
-        return bytes(buffer)
+            rest = rest[received:]
+        return buffer
 
 
 def _seconds_to(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.001, deadline - time.monotonic())  # 0 would mean: do not wait
 
 
-def fields(payload: bytes, known: Mapping[str, type | tuple[type, ...]]) -> dict[str, Json]:
+def fields(payload: bytes | bytearray, known: Mapping[str, type | tuple[type, ...]]) -> dict[str, Json]:
     """Return the JSON object of a frame, which has exactly the `known` keys, each with a value of its type."""
     try:
         message: Json = orjson.loads(payload)

@@ -30,18 +30,22 @@ class Question:
 class Limits:
     """What one question may use. Measured in docs/adr/0004.
 
-    `grace_s` is the time between the interrupt and the kill; `rows` and `bytes` cap the answer. `without_landlock`
-    lets it run on a kernel that cannot confine files and TCP; then the gate, the lock and the rlimits remain.
+    `grace_s` is the time between the interrupt and the kill; `rows` and `bytes` cap the answer, `export_bytes` what
+    goes into a file beyond it (counted as Arrow, before compression). From `threads` on the limits are those of a
+    process: a pool gives them to each of its workers. `rss_mb` is what an idle worker may keep. `without_landlock` lets
+    it run on a kernel that cannot confine files and TCP; then the gate, the lock and the rlimits remain.
     """
 
     timeout_s: float = 60.0
+    grace_s: float = 0.5
+    rows: int = MAX_LIMIT
+    bytes: int = 10 * 1024**2
+    export_bytes: int = 512 * 1024**2
     threads: int = 2
     memory_mb: int = 512
     spill_mb: int = 256
-    rows: int = MAX_LIMIT
-    bytes: int = 10 * 1024**2
-    grace_s: float = 0.5
     address_space_mb: int = 2048
+    rss_mb: int = 768
     without_landlock: bool = False
 
 
@@ -66,7 +70,10 @@ class SnapshotEntry:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Rows, and what they were read from. `files_total` counts the files of the relations that the question names."""
+    """Rows, and what they were read from. `files_total` counts the files of the relations that the question names.
+
+    `bytes_read` is the size of the files selected. `warm` says that the process was bound to them before.
+    """
 
     query_id: UUID
     columns: tuple[Column, ...]
@@ -77,6 +84,7 @@ class Answer:
     files_total: int
     seconds: float
     bytes_read: int = 0
+    warm: bool = False
     export: "Export | None" = None
     location: str | None = None
 

@@ -89,9 +89,13 @@ class QueryFailed(RefusedInput):
 
 
 class QueryTimeout(FatalError):
-    """The question was still running at its deadline; it was interrupted, or its process killed."""
+    """The question was still running at its deadline; it was interrupted, or (`killed`) its process was."""
 
     code: ClassVar[str] = "QUERY_TIMEOUT"
+
+    def __init__(self, message: str, *, killed: bool = False) -> None:
+        super().__init__(message)
+        self.killed = killed
 
 
 class QueryMemory(FatalError):

@@ -89,13 +89,17 @@ def to_arrow(answer: Answer) -> bytes:
 
 def to_parquet(answer: Answer) -> bytes:
     """Return a Parquet file with the metadata of `to_arrow`; enumerations become texts, intervals ISO 8601 texts."""
-    table = _with_metadata(answer)
+    sink = pa.BufferOutputStream()
+    pq.write_table(for_parquet(_with_metadata(answer)), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def for_parquet(table: pa.Table) -> pa.Table:
+    """Return the table with texts in the columns whose types Parquet does not have."""
     for index, column in enumerate(table.columns):
         if pa.types.is_interval(column.type) or pa.types.is_union(column.type):
             table = table.set_column(index, table.schema.field(index).name, _text_column(column.combine_chunks()))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    return table
 
 
 def unique(names: Sequence[str]) -> list[str]:

@@ -1,159 +1,270 @@
-"""One judged run: grant and SQL -> judge -> prune -> run in a child -> answer. Knows no ledger, no token, no asker."""
+"""One question: grant and SQL -> judge -> prune -> run in a worker -> answer. Knows no ledger, no token, no asker."""
 
+import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from query import confine
+from query.cancel import Cancel
 from query.failures import Code, Failure, sentence
-from query.process import Child, Failed, Result, Setup
+from query.intake import Intake
+from query.pool import Pool
+from query.process import Binding, Child, Failed, Reach, is_url
 from query.protocol import OutOfTime, ProtocolBroken
 from query.prune import select_files
-from query.question import Answer, Column, Limits, Question, SnapshotEntry
-from query.refusals import QueryFailed, QueryMemory, QueryTimeout, WorkerCrashed, WorkerUnavailable, character
+from query.question import MAX_LIMIT, Answer, Column, DatasetPlan, DryRun, Limits, Question, SnapshotEntry
+from query.refusals import (
+    QueryCancelled,
+    QueryFailed,
+    QueryMemory,
+    QueryTimeout,
+    WorkerCrashed,
+    WorkerUnavailable,
+    character,
+)
 from query.text import check_text
 from query.verdict import Verdict
-from trace_ray.contracts import Grant, GrantedDataset
+from query.verdicts import Asked, Judged
+from trace_ray.contracts import BlockRange, Grant, GrantedDataset, GrantedFile
 from trace_ray.errors import StoreUnavailable
 
 DEFAULT_LIMITS: Final = Limits()
-START_S: Final = 20.0  # a child's imports on a machine under load; not counted against the question's time
+ALL_ROWS: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """The files that a judged question reads, by relation."""
+class _Read:
+    """The files that a judged question reads, by dataset; and all that a worker for it is bound to."""
 
     datasets: tuple[GrantedDataset, ...]
-    sources: Mapping[str, Sequence[str]]
+    files: Mapping[str, Sequence[GrantedFile]]
+    keys: tuple[str, ...]
+
+    def key(self) -> bytes:
+        """Return what tells workers apart, within an organisation: the objects they are bound to."""
+        return hashlib.blake2b("\n".join(self.keys).encode(), digest_size=32).digest()
+
+
+@dataclass(slots=True)
+class _Clock:
+    """When a question has to end. It starts once a worker is there."""
+
+    limits: Limits
+    end: float | None = None
+
+    def start(self, child: Child) -> None:
+        if self.end is None:
+            self.end = time.monotonic() + self.limits.timeout_s
+        child.deadline = self.end + self.limits.grace_s
+
+    def left(self) -> float:
+        return 0.001 if self.end is None else max(0.001, self.end - time.monotonic())
+
+
+@dataclass(slots=True)
+class _Task:
+    """One question under way."""
+
+    question: Question
+    grant: Grant
+    pool: Pool
+    clock: _Clock
+    cancel: Cancel
+    started: float = field(default_factory=time.monotonic)
+    query_id: UUID = field(default_factory=uuid4)
 
 
 def run(
     question: Question,
     grant: Grant,
     *,
+    pool: Pool,
     locate: Callable[[str], str],
-    scratch: Path,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits | None = None,
+    cancel: Cancel | None = None,
+    export: bool = False,
 ) -> Answer:
     """Answer one question within its limits.
 
     Args:
         grant: The relations that may be read, each pinned to exact objects.
-        locate: Object key -> path of a local file, or a signed http(s) URL. A URL is asked for the files needed only,
-            and once for the port of the store.
-        scratch: An existing or new directory for spilled data; what is put there is removed again.
+        locate: Object key -> path of a local file, or a signed http(s) URL that outlives a worker and a question
+            (`pool.MAX_AGE_S` + `limits.timeout_s`).
+        limits: Those of a process must equal the pool's, which are the default.
+        export: Whether a result above the caps of an answer goes on into a file; else it is cut.
 
     Raises:
         SqlRejected: the gate refuses the statement.
-        QueryFailed: the engine refuses it, or one row is too large.
+        QueryFailed: the engine refuses it, or the result or one row is too large.
         QueryTimeout, QueryMemory: it needs more than it may have.
+        QueryCancelled: `cancel` was set.
+        QueueFull: every worker is busy.
         StoreUnavailable: an object could not be read.
-        WorkerCrashed: the child died; another question is not affected.
-        WorkerUnavailable: no child could be started and confined.
+        WorkerCrashed: the worker died; another question is not affected.
+        WorkerUnavailable: no worker could be started and confined.
     """
-    started = time.monotonic()
-    query_id = uuid4()
+    task = _task(question, grant, pool, limits, cancel)
+    with _explained(task):
+        asked = _asked(task)
+        judged = pool.verdicts.get(asked)
+        if judged is None:
+            with pool.lease(grant.org_id, None, cancel=task.cancel) as child:
+                judged = _judge(task, asked, child)
+                read = _read(grant, judged.verdict, pool.whole)
+                if child.binding is None or child.binding.key == read.key():
+                    return _answer(task, child, judged, read, locate, export=export)
+        read = _read(grant, judged.verdict, pool.whole)
+        with pool.lease(grant.org_id, read.key(), cancel=task.cancel) as child:
+            return _answer(task, child, judged, read, locate, export=export)
+
+
+def once(
+    question: Question,
+    grant: Grant,
+    *,
+    locate: Callable[[str], str],
+    scratch: Path,
+    limits: Limits = DEFAULT_LIMITS,
+    cancel: Cancel | None = None,
+) -> Answer:
+    """Answer one question without a standing pool; raises like `run`."""
     check_text(question.sql)
-    try:
-        result, plan = _ask(question, grant, locate, scratch / str(query_id), limits)
-    except Failed as failed:
-        raise _error(failed.failure, question.sql) from None
-    except OutOfTime:
-        raise _out_of_time(limits) from None
-    except OSError as error:
-        raise WorkerUnavailable("a query process cannot be started here: free some memory or disk space") from error
-    except ProtocolBroken as error:
-        raise WorkerCrashed("the process that ran the statement died; ask for less, or simplify it") from error
-    table = result.table
-    if table is None:
-        raise WorkerCrashed("the process that ran the statement sent no rows")
-    return Answer(
-        query_id=query_id,
-        columns=tuple(Column(name, kind) for name, kind in result.columns),
-        table=table,
-        truncated=result.truncated,
-        snapshot=tuple(
-            SnapshotEntry(dataset.name, dataset.snapshot, dataset.from_block, dataset.to_block, dataset.gaps)
-            for dataset in plan.datasets
-        ),
-        files_read=sum(len(paths) for paths in plan.sources.values()),
-        files_total=sum(len(dataset.files) for dataset in plan.datasets),
-        seconds=time.monotonic() - started,
-    )
-
-
-def _ask(
-    question: Question, grant: Grant, locate: Callable[[str], str], spill: Path, limits: Limits
-) -> tuple[Result, _Plan]:
-    """Start a child, have the statement judged, bind the files that matter, run."""
-    setup = _setup(grant, locate, spill, limits)
-    with Child(setup, deadline=time.monotonic() + START_S) as child:
-        if not confine.is_complete(_hello(child)) and not limits.without_landlock:
-            raise WorkerUnavailable(
-                "this kernel cannot confine a query: use Linux 6.7 or newer, or allow it in lite mode"
-            )
-        end = time.monotonic() + limits.timeout_s
-        child.deadline = end + limits.grace_s
-        verdict = child.judge(question.sql, [dataset.name for dataset in grant.datasets])
-        plan = _plan(grant, verdict, locate)
-        child.bind(plan.sources)
-        seconds = max(0.001, end - time.monotonic())
-        limit = min(question.rows, limits.rows)
-        return child.run(limit=limit, max_bytes=limits.bytes, seconds=seconds), plan
-
-
-def _hello(child: Child) -> int:
-    try:
-        return child.hello()
-    except OutOfTime:
-        raise WorkerUnavailable(
-            "the query process did not start in time: free some memory or CPU and ask again"
-        ) from None
-    except ProtocolBroken:
-        raise WorkerUnavailable("the query process cannot start: run `trace-ray doctor`") from None
-
-
-def _setup(grant: Grant, locate: Callable[[str], str], spill: Path, limits: Limits) -> Setup:
-    """Draw the first, wider territory; BIND shrinks it to the exact files once the verdict is known."""
     keys = [file.key for dataset in grant.datasets for file in dataset.files]
-    first = locate(keys[0]) if keys else ""
-    remote = first.startswith(("http://", "https://"))
-    return Setup(
-        spill=spill,
-        read=() if remote else confine.roots(Path(locate(key)) for key in keys),
-        port=_port(first) if remote else 0,
-        threads=limits.threads,
-        memory_mb=limits.memory_mb,
-        spill_mb=limits.spill_mb,
-        address_space_mb=limits.address_space_mb,
-    )
+    first = [locate(key) for key in keys[:1]]
+    reach = Reach.of(first if first and is_url(first[0]) else [locate(key) for key in keys])
+    with Pool(scratch=scratch, reach=reach, limits=limits, size=1, standby=False, whole=0) as pool:
+        return run(question, grant, pool=pool, locate=locate, cancel=cancel)
 
 
-def _port(url: str) -> int:
-    parts = urlsplit(url)
-    return parts.port or (443 if parts.scheme == "https" else 80)
+def plan(
+    question: Question, grant: Grant, *, pool: Pool, limits: Limits | None = None, cancel: Cancel | None = None
+) -> DryRun:
+    """Say what a question would read. It is judged and pruned; nothing is signed or run. Raises like `run`."""
+    task = _task(question, grant, pool, limits, cancel)
+    with _explained(task):
+        asked = _asked(task)
+        judged = pool.verdicts.get(asked)
+        if judged is None:
+            with pool.lease(grant.org_id, None, cancel=task.cancel) as child:
+                judged = _judge(task, asked, child)
+        read = _read(grant, judged.verdict, pool.whole)
+    return DryRun(tuple(_planned(dataset, read, judged.verdict) for dataset in read.datasets))
 
 
-def _plan(grant: Grant, verdict: Verdict, locate: Callable[[str], str]) -> _Plan:
+def _task(question: Question, grant: Grant, pool: Pool, limits: Limits | None, cancel: Cancel | None) -> _Task:
+    check_text(question.sql)
+    return _Task(question, grant, pool, _Clock(limits or pool.limits), cancel or Cancel())
+
+
+def _asked(task: _Task) -> Asked:
+    names = tuple(dataset.name for dataset in task.grant.datasets)
+    return Asked(task.grant.org_id, task.question.sql, names)
+
+
+def _judge(task: _Task, asked: Asked, child: Child) -> Judged:
+    task.clock.start(child)
+    return task.pool.verdicts.put(asked, child.judge(asked.sql, asked.relations))
+
+
+def _read(grant: Grant, verdict: Verdict, most_whole: int) -> _Read:
+    """Choose the files that matter, and those that the worker is bound to."""
     named = tuple(dataset for dataset in grant.datasets if dataset.name in verdict.relations)
-    sources: dict[str, list[str]] = {}
+    files: dict[str, Sequence[GrantedFile]] = {}
     for dataset in named:
         if not dataset.files:
             raise QueryFailed(
                 Code.SQL_ERROR, None, f"{dataset.name} has no published range yet: wait for its first one"
             )
-        files = select_files(dataset.files, verdict.block_ranges[dataset.name])
-        sources[dataset.name] = [locate(file.key) for file in files]
-    return _Plan(named, sources)
+        files[dataset.name] = select_files(dataset.files, verdict.block_ranges[dataset.name])
+    whole = sum(len(dataset.files) for dataset in named) <= most_whole
+    bound = [dataset.files for dataset in named] if whole else list(files.values())
+    return _Read(named, files, tuple(sorted({file.key for chosen in bound for file in chosen})))
 
 
-def _out_of_time(limits: Limits) -> QueryTimeout:
-    return QueryTimeout(f"no answer within {limits.timeout_s:g} s: narrow block_number, or read fewer columns")
+def _answer(
+    task: _Task, child: Child, judged: Judged, read: _Read, locate: Callable[[str], str], *, export: bool
+) -> Answer:
+    """Run the statement on a worker that is bound to its objects, or can be."""
+    task.clock.start(child)
+    warm = child.binding is not None
+    if not warm:
+        child.bind(Binding(read.key(), {key: locate(key) for key in read.keys}))
+    limits = task.clock.limits
+    limit = min(task.question.rows, limits.rows)
+    path = task.pool.path(f"{task.query_id}.parquet") if export else None
+    views = {name: [file.key for file in files] for name, files in read.files.items()}
+    rows = child.run(
+        judged,
+        views,
+        limit=ALL_ROWS if export and limit == MAX_LIMIT else limit,
+        max_bytes=limits.export_bytes if export else limits.bytes,
+        seconds=task.clock.left(),
+    )
+    with Intake(limit=limit, limits=limits, path=path, deadline=child.deadline) as intake:
+        for piece in rows.pieces():
+            intake.add(piece)
+        result = intake.finish(cut=rows.truncated)
+    return Answer(
+        query_id=task.query_id,
+        columns=tuple(Column(name, kind) for name, kind in rows.columns),
+        table=result.table,
+        truncated=result.truncated,
+        snapshot=tuple(
+            SnapshotEntry(dataset.name, dataset.snapshot, dataset.from_block, dataset.to_block, dataset.gaps)
+            for dataset in read.datasets
+        ),
+        files_read=sum(len(files) for files in read.files.values()),
+        files_total=sum(len(dataset.files) for dataset in read.datasets),
+        bytes_read=sum(file.bytes for files in read.files.values() for file in files),
+        seconds=time.monotonic() - task.started,
+        warm=warm,
+        export=result.export,
+    )
+
+
+def _planned(dataset: GrantedDataset, read: _Read, verdict: Verdict) -> DatasetPlan:
+    files = read.files[dataset.name]
+    coverage = BlockRange(dataset.from_block, dataset.to_block)
+    return DatasetPlan(
+        name=dataset.name,
+        snapshot=dataset.snapshot,
+        blocks=tuple(
+            BlockRange(max(blocks.start, coverage.start), min(blocks.end, coverage.end))
+            for blocks in verdict.block_ranges[dataset.name]
+            if blocks.overlaps(coverage)
+        ),
+        files_read=len(files),
+        files_total=len(dataset.files),
+        bytes_read=sum(file.bytes for file in files),
+        bytes_total=sum(file.bytes for file in dataset.files),
+        rows=sum(file.rows for file in files),
+    )
+
+
+@contextmanager
+def _explained(task: _Task) -> Generator[None]:
+    """Turn what happened in or to a worker into the error for the asker."""
+    try:
+        yield
+    except (Failed, OutOfTime, ProtocolBroken, OSError) as error:
+        if task.cancel.is_set():
+            raise QueryCancelled("the question was cancelled") from None
+        match error:
+            case Failed():
+                raise _error(error.failure, task.question.sql) from None
+            case OutOfTime():
+                raise QueryTimeout(
+                    f"no answer within {task.clock.limits.timeout_s:g} s: narrow block_number, or read fewer columns",
+                    killed=True,
+                ) from None
+            case ProtocolBroken():
+                raise WorkerCrashed("the process that ran the statement died; ask for less, or simplify it") from error
+            case _:
+                raise WorkerUnavailable("there is no room for the result here: free some disk space") from error
 
 
 def _error(failure: Failure, sql: str) -> Exception:
@@ -165,6 +276,10 @@ def _error(failure: Failure, sql: str) -> Exception:
             return QueryFailed(failure.code, position, f"the statement fails{where}: {sentence(failure)}")
         case Code.RESULT_TOO_LARGE:
             return QueryFailed(failure.code, None, "one row is larger than an answer may be: select fewer columns")
+        case Code.EXPORT_TOO_LARGE:
+            return QueryFailed(
+                Code.RESULT_TOO_LARGE, None, "the result is larger than an export may be: read fewer blocks or columns"
+            )
         case Code.MEMORY:
             return QueryMemory("the statement needs more memory than it may have: read fewer blocks or fewer columns")
         case Code.TIMEOUT:

@@ -1,34 +1,32 @@
-"""The child process: judges and runs the statements of one grant. Holds no credentials; everything it says is judged.
+"""A worker: judges statements, and runs those of one grant. Holds no credentials; everything it says is judged.
 
-It is started by exec with a clean environment and one socket. Order: imports, limits, Landlock, HELLO; then frames.
-Landlock tightens once more at BIND, to exactly the objects bound, before the data engine starts its threads.
+It is forked by the zygote with one socket. Order: limits, Landlock, the engine, HELLO; then frames. Landlock tightens
+once more at BIND, to exactly the objects bound, before the engine starts a second thread: it does not reach threads
+that run already.
 """
 
-import io
-import os
-import socket
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pyarrow as pa
 
 from query import confine, engine, failures, gate
-from query.confine import Territory
-from query.engine import Engine, EngineLimits
+from query.confine import ConfinementFailed, Territory
+from query.engine import Engine, EngineLimits, Rows
 from query.failures import Code, Failure, Help
 from query.protocol import Channel, Kind, ProtocolBroken, fields, integer, texts
 from query.refusals import SqlRejected
 from query.verdict import Json
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-SOCKET_FD: Final = 0
 MIB: Final = 1024**2
 SLACK: Final = 16 * MIB  # the engine counts blocks, the kernel files: its own cap must meet a query first
+FRAME_BYTES: Final = 4 * MIB  # rows are collected up to this: fewer frames, and memory that caches still hold
 CGROUPS: Final = ("/proc/self/cgroup", "/sys/fs/cgroup")  # the engine looks for limits and aborts if it may not
+OWN_THREADS: Final = Path("/proc/self/task")
 RESOLVER: Final = (
     "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services",
     "/run/systemd/resolve", "/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/ssl/openssl.cnf", "/etc/pki/tls/certs",
@@ -37,7 +35,6 @@ RESOLVER: Final = (
 )  # fmt: skip
 
 SETUP: Final = {
-    "parent": int,
     "spill": str,
     "read": list,
     "port": int,
@@ -47,30 +44,28 @@ SETUP: Final = {
     "address_space_mb": int,
 }
 JUDGE: Final = {"sql": str, "relations": list}
-BIND: Final = {"sources": dict}
-RUN: Final = {"limit": int, "max_bytes": int, "milliseconds": int}
+BIND: Final = {"objects": list}
+RUN: Final = {"sql": str, "views": dict, "limit": int, "max_bytes": int, "milliseconds": int}
 
 
 class Worker:
-    """The state of one conversation."""
+    """The state of one conversation. Made when the process is confined already."""
 
     def __init__(self, channel: Channel, setup: Mapping[str, Json]) -> None:
         self._channel = channel
         self._spill = Path(str(setup["spill"]))
         self._port = integer(setup["port"]) or None
-        self._limits = EngineLimits(
+        limits = EngineLimits(
             threads=integer(setup["threads"]),
             memory_mb=integer(setup["memory_mb"]),
             spill_mb=integer(setup["spill_mb"]),
         )
-        self._sql: str | None = None
-        self._engine: Engine | None = None
+        self._engine = Engine(limits=limits, spill=self._spill, remote=self._port is not None)
+        self._objects: list[str] | None = None
 
     def judge(self, sql: str, relations: list[str]) -> None:
-        """Judge a statement; only the one accepted last can be run."""
-        self._sql = None
+        """Judge a statement. The service holds the verdict; without one it asks for no run."""
         verdict = gate.validate_sql(sql, relations)
-        self._sql = sql
         self._channel.send_json(
             Kind.VERDICT,
             {
@@ -83,73 +78,93 @@ class Worker:
             },
         )
 
-    def bind(self, sources: Mapping[str, list[str]]) -> None:
+    def bind(self, objects: list[str]) -> None:
         """Tie this process to its objects, for good."""
+        if self._objects is not None:
+            raise ProtocolBroken("bound already")
+        if OWN_THREADS.is_dir() and len(list(OWN_THREADS.iterdir())) > 1:
+            raise ConfinementFailed("a second thread runs already, which Landlock would not reach")
         confine.enter(
-            Territory(read=readable(sources, remote=self._port is not None), write=self._spill, port=self._port)
+            Territory(read=readable(objects, remote=self._port is not None), write=self._spill, port=self._port)
         )
-        self._engine = Engine(sources, limits=self._limits, spill=self._spill)
+        self._engine.bind(objects)
+        self._objects = objects
         self._channel.send_json(Kind.BOUND, {})
 
-    def run(self, *, limit: int, max_bytes: int, milliseconds: int) -> None:
-        """Run the accepted statement and send its rows as one Arrow stream in BATCH frames."""
-        if self._engine is None or self._sql is None:
-            raise ProtocolBroken("nothing is judged and bound")
-        sent = 0
+    def run(self, sql: str, views: Mapping[str, list[int]], *, limit: int, max_bytes: int, milliseconds: int) -> None:
+        """Run an accepted statement over `views` (relation -> places in the bound objects) and send its rows."""
+        objects = self._objects
+        if objects is None:
+            raise ProtocolBroken("nothing is bound")
+        sources = {name: [objects[place] for place in places] for name, places in views.items()}
         with self._engine.interrupted_after(milliseconds / 1000):
-            rows = self._engine.run(self._sql)
+            self._engine.show(sources)
+            rows = self._engine.run(sql)
             self._channel.send_json(Kind.HEADER, {"columns": [asdict(column) for column in rows.columns]})
-            sink = FrameSink(self._channel)
-            with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), rows.schema) as stream:
-                for batch in rows.batches(limit=limit, max_bytes=max_bytes):
-                    stream.write(batch)  # pyright: ignore[reportUnknownMemberType] - partial stub
-                    sent += batch.num_rows
+            with closing(rows):
+                sent = self._send(rows, limit, max_bytes)
         self._channel.send_json(Kind.DONE, {"rows": sent, "truncated": rows.truncated})
 
-
-class FrameSink(io.RawIOBase):
-    """A writable file whose content travels in BATCH frames."""
-
-    def __init__(self, channel: Channel) -> None:
-        super().__init__()
-        self._channel = channel
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: "Buffer", /) -> int:
-        content = bytes(data)
-        self._channel.send(Kind.BATCH, content)
-        return len(content)
+    def _send(self, rows: Rows, limit: int, max_bytes: int) -> int:
+        """Send BATCH frames, each a whole Arrow stream: a frame can be read without the others."""
+        held: list[pa.RecordBatch] = []
+        sent, size = 0, 0
+        for batch in rows.batches(limit=limit, max_bytes=max_bytes, piece_bytes=FRAME_BYTES):
+            held.append(batch)
+            sent, size = sent + batch.num_rows, size + batch.nbytes
+            if size >= FRAME_BYTES:
+                self._channel.send(Kind.BATCH, stream(rows.schema, held))
+                held, size = [], 0
+        if held or not sent:
+            self._channel.send(Kind.BATCH, stream(rows.schema, held))
+        return sent
 
 
-def readable(sources: Mapping[str, list[str]], *, remote: bool) -> tuple[Path, ...]:
+def stream(schema: pa.Schema, batches: list[pa.RecordBatch]) -> memoryview:
+    """Return an Arrow stream of these batches."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for batch in batches:
+            writer.write(batch)  # pyright: ignore[reportUnknownMemberType] - partial stub
+    return memoryview(sink.getvalue())
+
+
+def readable(objects: Iterable[str], *, remote: bool) -> tuple[Path, ...]:
     """Return the files that the engine needs to read: the local objects, or what HTTP needs."""
     system = existing(CGROUPS)
     if remote:
         return (*system, *existing(RESOLVER), engine.httpfs())
-    return (*system, *(Path(path) for paths in sources.values() for path in paths))
+    return (*system, *(Path(path) for path in objects))
 
 
 def existing(paths: Iterable[str]) -> tuple[Path, ...]:
     return tuple(Path(path) for path in paths if Path(path).exists())
 
 
-def answer(worker: Worker, kind: Kind, payload: bytes) -> None:
+def places(views: Json) -> dict[str, list[int]]:
+    if not isinstance(views, dict):
+        raise ProtocolBroken("not views")
+    listed = {name: value for name, value in views.items() if isinstance(value, list)}
+    return {name: [integer(place) for place in value] for name, value in listed.items()}
+
+
+def answer(worker: Worker, kind: Kind, payload: bytes | bytearray) -> None:
     """Do what one frame asks."""
     match kind:
         case Kind.JUDGE:
             message = fields(payload, JUDGE)
             worker.judge(str(message["sql"]), texts(message["relations"]))
         case Kind.BIND:
-            sources = fields(payload, BIND)["sources"]
-            if not isinstance(sources, dict):
-                raise ProtocolBroken("sources")
-            worker.bind({str(name): texts(paths) for name, paths in sources.items()})
+            worker.bind(texts(fields(payload, BIND)["objects"]))
         case Kind.RUN:
             message = fields(payload, RUN)
-            limit, max_bytes = integer(message["limit"]), integer(message["max_bytes"])
-            worker.run(limit=limit, max_bytes=max_bytes, milliseconds=integer(message["milliseconds"]))
+            worker.run(
+                str(message["sql"]),
+                places(message["views"]),
+                limit=integer(message["limit"]),
+                max_bytes=integer(message["max_bytes"]),
+                milliseconds=integer(message["milliseconds"]),
+            )
         case _:
             raise ProtocolBroken("not a question")
 
@@ -192,19 +207,19 @@ def report(channel: Channel, failed: Failure) -> None:
     )
 
 
-def main() -> None:
-    """Be the child: read SETUP, give up all power, then serve."""
-    channel = Channel(socket.socket(fileno=os.dup(SOCKET_FD)))
-    _, payload = channel.receive()
-    setup = fields(payload, SETUP)
-    gate.validate_sql("select 1", ())  # loads what is loaded late, while files can still be read
-    confine.die_with_parent(integer(setup["parent"]))
+def main(channel: Channel, setup: Mapping[str, Json], *, parent: int) -> None:
+    """Be the worker: give up all power, open the engine, then serve until the service hangs up."""
+    confine.die_with_parent(parent)
     confine.limit_resources(
         memory_bytes=integer(setup["address_space_mb"]) * MIB, file_bytes=integer(setup["spill_mb"]) * MIB + SLACK
     )
     port = integer(setup["port"]) or None
     read = tuple(Path(path) for path in texts(setup["read"]))
-    read += readable({}, remote=port is not None)
+    read += readable((), remote=port is not None)
+    if sys.platform == "linux":
+        read += (OWN_THREADS,)
     abi = confine.enter(Territory(read=read, write=Path(str(setup["spill"])), port=port))
+    worker = Worker(channel, setup)
+    gate.validate_sql("select 1", ())  # opens the parser before the first question waits for it
     channel.send_json(Kind.HELLO, {"landlock": abi})
-    serve(channel, Worker(channel, setup))
+    serve(channel, worker)

@@ -362,7 +362,7 @@ def _ask(
     # who types the SQL here owns the data: a kernel without Landlock takes one wall away, not the answer
     limits = Limits(without_landlock=not confine.is_complete(confine.landlock_abi()))
     valid_s = limits.timeout_s + SIGNED_EXTRA_S
-    answer = run.run(
+    answer = run.once(
         Question(sql, limit),
         grant,
         locate=lambda key: store.presign(key, valid_s),

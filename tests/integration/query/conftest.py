@@ -66,7 +66,7 @@ class Store:
         return str(self.root / key)
 
     def ask(self, sql: str, *, limit: int = 1000, limits: Limits = Limits()) -> Answer:  # noqa: B008 - frozen
-        return run.run(Question(sql, limit), self.grant, locate=self.locate, scratch=self.scratch, limits=limits)
+        return run.once(Question(sql, limit), self.grant, locate=self.locate, scratch=self.scratch, limits=limits)
 
 
 def publish(root: Path, name: str) -> GrantedDataset:

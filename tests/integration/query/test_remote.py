@@ -52,7 +52,7 @@ def test_signed_objects_are_scanned_in_place(store: Store, sign: Callable[[str],
     sql = (
         "select count(*) as n, min(block_number) as first from devnet_transactions where block_number between 25 and 34"
     )
-    answer = run.run(Question(sql), store.grant, locate=locate, scratch=tmp_path / "scratch")
+    answer = run.once(Question(sql), store.grant, locate=locate, scratch=tmp_path / "scratch")
     assert answer.table.to_pylist() == [{"n": 30, "first": 25}]
     assert (answer.files_read, answer.files_total) == (2, 6)
     assert len(asked) == 3  # the two files, and one for the port of the store
@@ -60,7 +60,7 @@ def test_signed_objects_are_scanned_in_place(store: Store, sign: Callable[[str],
 
 def test_joins_read_several_signed_objects(store: Store, sign: Callable[[str], str], tmp_path: Path) -> None:
     sql = "select count(*) as n from devnet_blocks b join devnet_logs l using (block_hash)"
-    answer = run.run(Question(sql), store.grant, locate=sign, scratch=tmp_path / "scratch")
+    answer = run.once(Question(sql), store.grant, locate=sign, scratch=tmp_path / "scratch")
     assert answer.table.to_pylist() == [{"n": 120}]
 
 
@@ -71,7 +71,7 @@ def test_no_error_shows_a_signed_url(store: Store, sign: Callable[[str], str], t
     for sql, locate in [("from devnet_blocks", broken), ("select filename from devnet_blocks", sign),
                         ("select nosuch from devnet_blocks", sign)]:  # fmt: skip
         with pytest.raises((RefusedInput, StoreUnavailable)) as caught:
-            run.run(Question(sql), store.grant, locate=locate, scratch=tmp_path / "scratch")
+            run.once(Question(sql), store.grant, locate=locate, scratch=tmp_path / "scratch")
         assert "http" not in str(caught.value)
         assert "Signature" not in str(caught.value)
 
@@ -81,13 +81,13 @@ def test_wrong_signature_is_an_error_of_the_store(store: Store, sign: Callable[[
         return sign(key).replace("Signature=", "Signature=0")
 
     with pytest.raises(StoreUnavailable):
-        run.run(Question("from devnet_blocks"), store.grant, locate=broken, scratch=tmp_path / "scratch")
+        run.once(Question("from devnet_blocks"), store.grant, locate=broken, scratch=tmp_path / "scratch")
 
 
 def test_filename_does_not_resolve_over_signed_objects(
     store: Store, sign: Callable[[str], str], tmp_path: Path
 ) -> None:
     with pytest.raises(QueryFailed):
-        run.run(Question("select filename from devnet_blocks"), store.grant, locate=sign, scratch=tmp_path / "s")
+        run.once(Question("select filename from devnet_blocks"), store.grant, locate=sign, scratch=tmp_path / "s")
     with contextlib.suppress(FileNotFoundError):
         assert list((tmp_path / "s").iterdir()) == []

@@ -2,17 +2,18 @@
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from query import confine, process, results
-from query.process import Child
+from query import confine, results, spawn
+from query.process import Binding, Child
 from query.question import Limits, Question
 from query.refusals import QueryFailed, QueryMemory, QueryTimeout, Reason, SqlRejected, WorkerCrashed, WorkerUnavailable
 from tests.integration.query.conftest import Store
@@ -114,7 +115,7 @@ def test_refusal_reaches_the_asker_with_reason_and_place(store: Store) -> None:
 def test_text_that_no_engine_should_see_is_refused_before_a_child_starts(
     store: Store, monkeypatch: pytest.MonkeyPatch, sql: str
 ) -> None:
-    monkeypatch.setattr(process, "BOOT", "raise SystemExit")
+    monkeypatch.setattr(spawn, "BOOT", "raise SystemExit")
     with pytest.raises(SqlRejected):
         store.ask(sql)
 
@@ -125,7 +126,7 @@ def test_machine_that_cannot_start_a_child_says_so(
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(WorkerUnavailable, match="cannot be started"):
         Store(store.root, store.grant, tmp_path / "file").ask("select 1")
-    monkeypatch.setattr(process, "BOOT", "raise SystemExit")
+    monkeypatch.setattr(spawn, "BOOT", "raise SystemExit")
     with pytest.raises(WorkerUnavailable, match="doctor"):
         store.ask("select 1")
 
@@ -169,16 +170,24 @@ def test_child_imports_from_where_its_parent_does(tmp_path: Path) -> None:
         shutil.copytree(REPOSITORY / package, tmp_path / package)
     worker = tmp_path / "query" / "worker.py"
     worker.write_text(worker.read_text().replace('{"landlock": abi}', '{"landlock": abi + 1000}'))
+    spill = tmp_path / "spill"
+    spill.mkdir()
     script = """
 import sys, time
 from pathlib import Path
-from query.process import Child, Setup
-setup = Setup(Path(sys.argv[1]), (), 0, 1, 256, 64, 2048)
-with Child(setup, deadline=time.monotonic() + 20) as child:
-    print(child.hello())
+from query.process import Reach
+from query.question import Limits
+from query.spawn import Zygote
+zygote = Zygote()
+child = zygote.fork(Path(sys.argv[1]), Reach(), Limits())
+child.deadline = time.monotonic() + 20
+print(child.hello())
+child.kill()
+zygote.reap(child.pid)
+zygote.close()
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "spill")],
+        [sys.executable, "-c", script, str(spill)],
         capture_output=True, text=True, check=True, timeout=60, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert int(done.stdout) == confine.landlock_abi() + 1000
@@ -248,9 +257,9 @@ def test_dead_child_is_a_crash_and_the_next_question_works(store: Store, monkeyp
     """The engine's own crashes are behind the gate (test_walls); here the child is killed in the middle."""
     bind = Child.bind
 
-    def killed(child: Child, sources: Mapping[str, Sequence[str]]) -> None:
-        child.process.kill()
-        bind(child, sources)
+    def killed(child: Child, binding: Binding) -> None:
+        os.kill(child.pid, signal.SIGKILL)
+        bind(child, binding)
 
     with monkeypatch.context() as patch:
         patch.setattr(Child, "bind", killed)

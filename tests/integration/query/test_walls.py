@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from query import confine, process, run
+from query import confine, run, spawn
 from query.question import Limits, Question
 from query.refusals import QueryFailed, WorkerCrashed
 from tests.integration.query.conftest import Store
@@ -29,8 +29,8 @@ from trace_ray.contracts import Grant
 HARNESS = Path(__file__).with_name("unguarded.py")
 REPOSITORY = Path(__file__).parents[3]
 UNGUARDED = (
-    "import sys; sys.path[:] = sys.argv[1:]; from query import gate, worker; from query.verdict import Verdict; "
-    "gate.validate_sql = lambda sql, relations: Verdict(frozenset(), frozenset(), {}); worker.main()"
+    "import sys; sys.path[:] = sys.argv[1:]; from query import gate, zygote; from query.verdict import Verdict; "
+    "gate.validate_sql = lambda sql, relations: Verdict(frozenset(), frozenset(), {}); zygote.main()"
 )
 
 pytestmark = pytest.mark.skipif(
@@ -167,7 +167,7 @@ def test_benign_corpus_runs_behind_all_walls(store: Store, prey: Prey) -> None:
 @pytest.fixture
 def without_gate(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Children that accept every statement. No relation is bound, so only literals can be asked."""
-    monkeypatch.setattr(process, "BOOT", UNGUARDED)
+    monkeypatch.setattr(spawn, "BOOT", UNGUARDED)
     return store
 
 
@@ -191,15 +191,20 @@ def test_child_sees_no_environment_no_descriptor_and_no_argument(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The parent holds secrets in its environment, an inheritable file and a socket; the child has none of them."""
-    report = tmp_path / "scratch"
-    spy = (
-        "import sys, os, json, resource; sys.path[:] = sys.argv[1:]; from query import confine, worker; "
-        "seen = {'environment': dict(os.environ), "
-        "'descriptors': [os.readlink(p) for n in range(64) if os.path.lexists(p := f'/proc/self/fd/{n}')], "
-        "'arguments': sys.orig_argv}; open('seen.json', 'w').write(json.dumps(seen)); "
-        "os.link('seen.json', os.path.join('..', '..', 'seen.json')); worker.main()"
-    )
-    monkeypatch.setattr(process, "BOOT", spy)
+    report = tmp_path / "seen.json"
+    spy = f"""
+import sys, os, json; sys.path[:] = sys.argv[1:]
+from query import worker, zygote
+main = worker.main
+def spied(*given, **named):
+    seen = {{'environment': dict(os.environ), 'arguments': sys.orig_argv,
+            'descriptors': [os.readlink(p) for n in range(64) if os.path.lexists(p := f'/proc/self/fd/{{n}}')]}}
+    open({str(report)!r}, 'w').write(json.dumps(seen))
+    main(*given, **named)
+worker.main = spied
+zygote.main()
+"""
+    monkeypatch.setattr(spawn, "BOOT", spy)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     monkeypatch.setenv("TRACE_STATE_DATABASE_URL", "postgresql://u:hunter2@localhost/state")
     held = (tmp_path / "held").open("w")
@@ -207,8 +212,8 @@ def test_child_sees_no_environment_no_descriptor_and_no_argument(
     with held, socket.create_server(("127.0.0.1", 0)) as listener:
         os.set_inheritable(listener.fileno(), True)
         store.ask("select 1")
-    seen = json.loads((report.parent / "seen.json").read_text())
-    assert set(seen["environment"]) == {*process.ENVIRONMENT, "LC_CTYPE"} & set(seen["environment"])
+    seen = json.loads(report.read_text())
+    assert set(seen["environment"]) == {*spawn.ENVIRONMENT, "LC_CTYPE"} & set(seen["environment"])
     assert "hunter2" not in json.dumps(seen)
     kinds = sorted(target.partition(":")[0] for target in seen["descriptors"])
     assert [kind for kind in kinds if kind not in {"/dev/null", "socket"} and not kind.startswith("/proc/")] == []
@@ -314,7 +319,7 @@ def test_hostile_child_cannot_widen_its_grant(store: Store, monkeypatch: pytest.
     liar = UNGUARDED.replace(
         "Verdict(frozenset(), frozenset(), {})", "Verdict(frozenset({'other'}), frozenset(), {'other': ()})"
     )
-    monkeypatch.setattr(process, "BOOT", liar)
+    monkeypatch.setattr(spawn, "BOOT", liar)
     with pytest.raises(WorkerCrashed):
         store.ask("select 1")
 
@@ -333,7 +338,7 @@ def test_write_through_to_a_granted_object_is_stopped(store: Store, prey: Prey) 
 
 
 def test_question_about_an_empty_grant_still_runs(store: Store) -> None:
-    answer = run.run(
+    answer = run.once(
         Question("select 1 as one"),
         Grant(store.grant.org_id, ()),
         locate=store.locate,
@@ -342,4 +347,4 @@ def test_question_about_an_empty_grant_still_runs(store: Store) -> None:
     )
     assert answer.table.num_rows == 1
     with pytest.raises(QueryFailed):
-        run.run(Question("select nosuch"), Grant(store.grant.org_id, ()), locate=store.locate, scratch=store.scratch)
+        run.once(Question("select nosuch"), Grant(store.grant.org_id, ()), locate=store.locate, scratch=store.scratch)

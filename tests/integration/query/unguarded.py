@@ -18,6 +18,7 @@ from query import confine, engine
 from query.confine import Territory
 from query.results import plain
 from query.worker import MIB, readable
+from query.zygote import prepare
 
 SECONDS = 3.0
 SHOWN_ROWS, SHOWN = 200, 30_000  # a pipe holds 64 KiB
@@ -37,7 +38,11 @@ def run(task: Task, sql: str) -> object:
     spill = Path(task["spill"])
     confine.limit_resources(memory_bytes=2048 * MIB, file_bytes=256 * MIB)
     if "landlock" in task["walls"]:
-        confine.enter(Territory(read=readable(task["sources"], remote=False), write=spill))
+        confine.enter(
+            Territory(
+                read=readable([path for paths in task["sources"].values() for path in paths], remote=False), write=spill
+            )
+        )
     if "lock" in task["walls"]:
         limits = engine.EngineLimits(threads=1, memory_mb=512, spill_mb=64)
         connection = engine.Engine(task["sources"], limits=limits, spill=spill).connection
@@ -75,6 +80,7 @@ def forked(task: Task, sql: str) -> object:
 
 def main() -> None:
     task: Task = json.load(sys.stdin)
+    prepare()
     for sql in task["statements"]:
         sys.stdout.write(json.dumps(forked(task, sql)) + "\n")
 

@@ -1,0 +1,401 @@
+"""The pool: which worker serves which question, who waits, and when a worker ends.
+
+A worker is fresh (confined and connected), then of one organisation (it has seen a statement), then bound to exact
+objects, for good; it never serves another organisation or other objects. `size` questions run at once, and one process
+more stands by. A thread of its own (the keeper) starts and buries processes, so that no question waits for that.
+"""
+
+import shutil
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from query import confine
+from query.cancel import Cancel
+from query.process import Child, Reach
+from query.protocol import OutOfTime, ProtocolBroken
+from query.question import Limits
+from query.refusals import QueryCancelled, QueueFull, WorkerUnavailable
+from query.scratch import Scratch
+from query.spawn import START_S, Zygote
+from query.verdicts import Verdicts
+from trace_ray.contracts import OrgId
+
+SIZE: Final = 4
+WAITING: Final = 64  # questions in the queue; more would only wait in vain
+WHOLE: Final = 1000  # objects; about 20 ms to bind, once
+WAIT_S: Final = 2.0
+ATTEMPTS: Final = 3  # workers that die before they are asked, by an out-of-memory kill for example
+MAX_USES: Final = 200
+MAX_AGE_S: Final = 300.0  # since it was bound; signed URLs must live as long and for one question more
+CLOSE_S: Final = 5.0  # for those who lease a worker that is ended to notice
+MIB: Final = 1024**2
+UNABLE: Final = "a query process cannot be started here: free some memory or disk space, or run `trace-ray doctor`"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """What a pool holds, and what has happened since it began."""
+
+    busy: int
+    idle: int
+    fresh: int
+    waiting: int
+    started: int
+    recycled: int
+    killed: int
+    refused: int
+
+
+@dataclass(eq=False, slots=True)
+class _Ticket:
+    """One question that waits. Without `key` any worker will do that has seen no other organisation."""
+
+    org_id: OrgId
+    key: bytes | None
+    granted: threading.Event = field(default_factory=threading.Event)
+    child: Child | None = None
+    failed: bool = False
+
+
+class Pool:
+    """Workers of one service process. Safe to share between threads; use as a context manager or call `close`."""
+
+    def __init__(
+        self,
+        *,
+        scratch: Path,
+        reach: Reach,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        size: int = SIZE,
+        standby: bool = True,
+        waiting: int = WAITING,
+        whole: int = WHOLE,
+    ) -> None:
+        """Start the pool.
+
+        Args:
+            scratch: A directory for what workers spill and for exports; may be shared with other pools.
+            reach: What holds the objects of every grant: a directory, or a store.
+            standby: Whether processes are started ahead; without it one starts when a question needs it.
+            whole: Up to so many objects a worker is bound to all of a question's datasets, so that questions about
+                other blocks of them can reuse it; above, to the objects of that question.
+
+        Raises:
+            WorkerUnavailable: there is no room in `scratch`.
+        """
+        self.limits = limits
+        self.size = size
+        self.whole = whole
+        self.verdicts = Verdicts()
+        self._reach = reach
+        self._standby = standby
+        self._most_waiting = waiting
+        self._capacity = size + 1 if standby else size
+        self._changed = threading.Condition()
+        self._waiting: list[_Ticket] = []
+        self._fresh: deque[Child] = deque()
+        self._idle: list[Child] = []  # the one used last is at the end
+        self._busy: set[Child] = set()
+        self._dying: deque[Child] = deque()
+        self._starting = False
+        self._unable = False
+        self._closed = False
+        self._started = self._recycled = self._killed = self._refused = 0
+        self._zygote: Zygote | None = None
+        try:
+            self._scratch = Scratch(scratch)
+        except OSError as error:
+            raise WorkerUnavailable(UNABLE) from error
+        self._keeper = threading.Thread(target=self._keep, name="query-keeper", daemon=True)
+        self._keeper.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes and remove what they left. Questions that still run fail."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            for ticket in self._waiting:
+                ticket.failed = True
+                ticket.granted.set()
+            self._changed.notify_all()
+        self._keeper.join()
+        self._scratch.close()
+
+    def stats(self) -> PoolStats:
+        with self._changed:
+            return PoolStats(
+                busy=len(self._busy),
+                idle=len(self._idle),
+                fresh=len(self._fresh),
+                waiting=len(self._waiting),
+                started=self._started,
+                recycled=self._recycled,
+                killed=self._killed,
+                refused=self._refused,
+            )
+
+    def path(self, name: str) -> Path:
+        """Return where a file may be that ends with the pool at the latest."""
+        return self._scratch.path / name
+
+    # --- leasing --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def lease(self, org_id: OrgId, key: bytes | None, *, cancel: Cancel | None = None) -> Generator[Child]:
+        """Have a worker for one question: one bound to `key`, or one that may still be bound to it.
+
+        Raises:
+            QueueFull: too many wait, or this one waited too long.
+            QueryCancelled
+            WorkerUnavailable: no process could be started and confined.
+        """
+        cancel = cancel or Cancel()
+        child = self._living(org_id, key, cancel)
+        try:
+            with cancel.waking(child.kill):
+                yield child
+        finally:
+            self._release(child)
+
+    def _living(self, org_id: OrgId, key: bytes | None, cancel: Cancel) -> Child:
+        """Have a worker that has said HELLO. One that died before costs no question."""
+        for _ in range(ATTEMPTS):
+            child = self._wait(_Ticket(org_id, key), cancel)
+            try:
+                self._greet(child)
+            except (ProtocolBroken, OutOfTime):
+                child.kill()
+            except BaseException:
+                self._release(child)
+                raise
+            if child.is_sound():
+                return child
+            self._release(child)
+        raise WorkerUnavailable("the query process cannot start: run `trace-ray doctor`")
+
+    def _wait(self, ticket: _Ticket, cancel: Cancel) -> Child:
+        """Stand in the queue until a worker is granted."""
+        with self._changed:
+            if self._closed:
+                raise WorkerUnavailable("the query service is stopping: ask again in a moment")
+            theirs = sum(other.org_id == ticket.org_id for other in self._waiting)
+            if len(self._waiting) >= self._most_waiting or theirs >= max(1, self._most_waiting // 2):
+                self._refused += 1
+                raise QueueFull("too many questions are waiting: ask again in a few seconds")
+            self._waiting.append(ticket)
+            self._match()
+        with cancel.waking(ticket.granted.set):
+            if not ticket.granted.wait(WAIT_S) and self._has_room():
+                ticket.granted.wait(START_S)  # nobody else is in the way: a process is just starting
+        with self._changed:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+            if ticket.child is not None and not cancel.is_set():
+                return ticket.child
+            if ticket.child is not None:
+                self._give_back(ticket.child)
+            self._refused += not cancel.is_set() and not ticket.failed
+        if cancel.is_set():
+            raise QueryCancelled("the question was cancelled")
+        if ticket.failed:
+            raise WorkerUnavailable(UNABLE)
+        raise QueueFull("every query process is busy: ask again in a few seconds")
+
+    def _has_room(self) -> bool:
+        with self._changed:
+            return len(self._busy) < self.size
+
+    def _match(self) -> None:
+        """Grant what can be granted: to the organisation with the fewest running questions, then in order."""
+        while self._waiting and len(self._busy) < self.size:
+            running = Counter(child.org_id for child in self._busy)
+            for ticket in sorted(self._waiting, key=lambda waiting: running[waiting.org_id]):
+                child = self._find(ticket)
+                if child is not None:
+                    self._waiting.remove(ticket)
+                    self._busy.add(child)
+                    child.org_id = ticket.org_id
+                    ticket.child = child
+                    ticket.granted.set()
+                    break
+            else:
+                break
+        self._changed.notify_all()
+
+    def _find(self, ticket: _Ticket) -> Child | None:
+        """Take a worker that may serve the ticket out of those that do nothing."""
+        choices: tuple[Callable[[Child], bool], ...] = (
+            lambda child: child.org_id == ticket.org_id and (ticket.key is None or _key(child) == ticket.key),
+            lambda child: child.org_id == ticket.org_id and child.binding is None,
+        )
+        for fits in choices:
+            for child in reversed([child for child in self._idle if fits(child)]):
+                self._idle.remove(child)
+                if self._is_worn(child) or not child.is_sound():
+                    self._retire(child)
+                else:
+                    return child
+        while self._fresh:
+            child = self._fresh.popleft()
+            if child.is_sound():
+                return child
+            self._retire(child)
+        return None
+
+    def _greet(self, child: Child) -> None:
+        """Have a fresh worker say that it is confined. Its start does not count against the question's time."""
+        if child.greeted:
+            return
+        child.deadline = time.monotonic() + START_S
+        landlock = child.hello()
+        if not confine.is_complete(landlock) and not self.limits.without_landlock:
+            child.spent = True
+            raise WorkerUnavailable(
+                "this kernel cannot confine a query: use Linux 6.7 or newer, or allow it in lite mode"
+            )
+
+    def _release(self, child: Child) -> None:
+        if child.spent or not child.is_sound():
+            child.kill()  # at once: a deadline may have passed, and the keeper may be waiting for another's end
+        with self._changed:
+            self._give_back(child)
+
+    def _give_back(self, child: Child) -> None:
+        self._busy.discard(child)
+        if child.spent or self._closed or self._is_worn(child):
+            self._retire(child)
+        else:
+            self._idle.append(child)
+        self._match()
+
+    def _is_worn(self, child: Child) -> bool:
+        aged = child.binding is not None and time.monotonic() > child.bound_at + MAX_AGE_S
+        return aged or child.uses >= MAX_USES or child.rss_bytes() > self.limits.rss_mb * MIB
+
+    def _retire(self, child: Child) -> None:
+        """Leave a worker to the keeper."""
+        self._killed += child.spent
+        self._recycled += 1
+        self._dying.append(child)
+        self._changed.notify_all()
+
+    # --- the keeper -----------------------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        """Start and bury until the pool closes. The zygote dies with this thread."""
+        while True:
+            with self._changed:
+                while (task := self._next()) is None:
+                    self._changed.wait(self._until_worn())
+            if task == self._end:
+                break
+            task()
+        self._end()
+
+    def _next(self) -> Callable[[], None] | None:
+        """Return what is to be done, the most urgent first; None while there is nothing."""
+        if self._closed:
+            return self._end
+        for child in [child for child in self._idle if self._is_worn(child)]:
+            self._idle.remove(child)
+            self._retire(child)
+        alive = len(self._fresh) + len(self._idle) + len(self._busy) + len(self._dying)
+        wanted = self._standby and not self._unable
+        if not self._fresh and (wanted or self._waiting):
+            if alive >= self._capacity and self._idle:
+                self._retire(self._idle.pop(0))
+            elif alive < self._capacity:
+                return self._start
+        elif wanted and alive < self._capacity:
+            return self._start
+        return self._bury if self._dying else None
+
+    def _until_worn(self) -> float | None:
+        """Return when the oldest idle worker has to end."""
+        ages = [child.bound_at for child in self._idle if child.binding is not None]
+        return max(0.01, min(ages) + MAX_AGE_S - time.monotonic()) if ages else None
+
+    def _start(self) -> None:
+        """Start one worker, and the zygote before it where there is none."""
+        try:
+            if self._zygote is None:
+                self._zygote = Zygote()
+            spill = self._scratch.directory()
+            try:
+                child = self._zygote.fork(spill, self._reach, self.limits)
+            except Exception:
+                shutil.rmtree(spill, ignore_errors=True)
+                raise
+        except (OSError, ProtocolBroken, OutOfTime):
+            self._give_up()
+            return
+        with self._changed:
+            self._unable = False
+            self._started += 1
+            self._fresh.append(child)
+            self._match()
+
+    def _give_up(self) -> None:
+        """Tell those who wait for a process that there is none; the next question tries again."""
+        self._drop_zygote()
+        with self._changed:
+            self._unable = True
+            for ticket in self._waiting:
+                ticket.failed = True
+                ticket.granted.set()
+            self._waiting.clear()
+
+    def _bury(self) -> None:
+        """End one process, wait for it, and remove what it spilled."""
+        with self._changed:
+            child = self._dying[0]
+        child.kill()
+        if self._zygote is not None:
+            try:
+                self._zygote.reap(child.pid)
+            except (OSError, ProtocolBroken, OutOfTime):
+                self._drop_zygote()
+        child.bury()
+        shutil.rmtree(child.spill, ignore_errors=True)
+        with self._changed:
+            self._dying.popleft()
+
+    def _drop_zygote(self) -> None:
+        """End a zygote that does not answer. Its workers die with it; each is found dead when it is needed."""
+        if self._zygote is not None:
+            self._zygote.close()
+            self._zygote = None
+
+    def _end(self) -> None:
+        with self._changed:
+            for child in self._busy:
+                child.kill()  # whoever leases it wakes up and gives it back
+            self._changed.wait_for(lambda: not self._busy, CLOSE_S)
+            everyone = [*self._fresh, *self._idle, *self._busy, *self._dying]
+            self._fresh.clear()
+            self._idle.clear()
+            self._dying.clear()
+        for child in everyone:
+            self._dying.append(child)
+            self._bury()
+        self._drop_zygote()
+
+
+def _key(child: Child) -> bytes | None:
+    return None if child.binding is None else child.binding.key
