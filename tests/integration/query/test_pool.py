@@ -413,8 +413,10 @@ def test_two_hundred_questions_with_faults_leave_nothing(opened: Callable[..., D
     desk.ask("select 1")
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     stop, wrong = threading.Event(), []
-    kinds = [POINT.format(7), POINT.format(42), "select nosuch from devnet_blocks", "drop table x", SLOW,
-             DEAF, "select count(*) as n from devnet_logs where block_number = 3", "select repeat('x', 2e7::int)"]  # fmt: skip
+    kinds = [
+        POINT.format(7), POINT.format(42), "select nosuch from devnet_blocks", "drop table x", SLOW, DEAF,
+        "select count(*) as n from devnet_logs where block_number = 3", "select repeat('x', 20000000)",
+    ]  # fmt: skip
 
     def ask(number: int) -> None:
         sql, cancel = kinds[number % len(kinds)], Cancel()

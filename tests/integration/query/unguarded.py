@@ -18,7 +18,6 @@ from query import confine, engine
 from query.confine import Territory
 from query.results import plain
 from query.worker import MIB, readable
-from query.zygote import prepare
 
 SECONDS = 3.0
 SHOWN_ROWS, SHOWN = 200, 30_000  # a pipe holds 64 KiB
@@ -80,7 +79,6 @@ def forked(task: Task, sql: str) -> object:
 
 def main() -> None:
     task: Task = json.load(sys.stdin)
-    prepare()
     for sql in task["statements"]:
         sys.stdout.write(json.dumps(forked(task, sql)) + "\n")
 
