@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from threading import Event, Lock
+from threading import Lock
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,6 +13,9 @@ from fastapi import FastAPI
 
 from query import confine, run
 from query.app import Parts, create_app
+from query.cancel import Cancel
+from query.pool import MAX_AGE_S, Pool
+from query.process import Reach
 from query.question import Answer, DryRun, Export, Limits, Question
 from query.refusals import SnapshotUnknown
 from query.service import Held, Service
@@ -31,6 +33,7 @@ from trace_ray.token_keys import jwks
 
 FRESH_S: Final = 1.0  # a grant may be so old: a role that was taken away counts after it
 GRANTS_KEPT: Final = 64
+SIGNED_EXTRA_S: Final = 60.0  # clocks differ
 RESULT_URL_S: Final = 300.0  # a stored answer's signed URL
 
 
@@ -149,20 +152,29 @@ class Recent:
 
 
 class Processes:
-    """Runs each question in a query process."""
+    """Runs each question in a query process of a pool."""
 
-    def __init__(self, store: ObjectStore, scratch: Path, *, signed_s: float) -> None:
-        self._locate = functools.partial(store.presign, expires_s=signed_s)
-        self._scratch = scratch
+    def __init__(self, pool: Pool, store: ObjectStore, *, question_s: float) -> None:
+        self._pool = pool
+        # a signed URL serves as long as the process that is bound to it, and the last question of it
+        self._locate = functools.partial(store.presign, expires_s=MAX_AGE_S + question_s + SIGNED_EXTRA_S)
 
     def run(
-        self, question: Question, grant: Grant, *, query_id: UUID, limits: Limits, cancel: Event, export: bool
+        self, question: Question, grant: Grant, *, query_id: UUID, limits: Limits, cancel: Cancel, export: bool
     ) -> Answer:
-        answer = run.run(question, grant, locate=self._locate, scratch=self._scratch, limits=limits)
-        return replace(answer, query_id=query_id)
+        return run.run(
+            question,
+            grant,
+            pool=self._pool,
+            locate=self._locate,
+            limits=limits,
+            cancel=cancel,
+            export=export,
+            query_id=query_id,
+        )
 
-    def plan(self, question: Question, grant: Grant, *, query_id: UUID, limits: Limits, cancel: Event) -> DryRun:
-        raise NotImplementedError
+    def plan(self, question: Question, grant: Grant, *, query_id: UUID, limits: Limits, cancel: Cancel) -> DryRun:
+        return run.plan(question, grant, pool=self._pool, limits=limits, cancel=cancel)
 
 
 def make_app(settings: Settings, *, build: str, observe: Callable[[AuditRow], None]) -> FastAPI:
@@ -177,15 +189,17 @@ def make_app(settings: Settings, *, build: str, observe: Callable[[AuditRow], No
     ledgers = Ledgers(state, data, keys, store)
     secret = audit_key(settings.data_dir / AUDIT_KEY)
     limits = Limits(without_landlock=not confine.is_complete(confine.landlock_abi()))
+    pool = Pool(scratch=settings.data_dir / "scratch", reach=Reach.of([store.presign("any", 1.0)]), limits=limits)
 
     def close() -> None:
+        pool.close()
         state.close()
         data.close()
         store.close()
 
     service = Service(
         ledger=ledgers,
-        runner=Processes(store, settings.data_dir / "scratch", signed_s=config.TASK_QUERY_S + 60),
+        runner=Processes(pool, store, question_s=config.TASK_QUERY_S),
         results=ledgers,
         fingerprint=functools.partial(sql_hash, secret),
         observe=observe,

@@ -4,7 +4,6 @@ The only module of `query` that awaits. Work is synchronous and runs in threads;
 cancelled. No error shows a path, a URL, a secret or the SQL.
 """
 
-import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from query.bodies import (
     QueryRequest,
     TaskQueryRequest,
 )
+from query.cancel import Cancel
 from query.catalogue import Catalogue
 from query.question import Answer, DryRun
 from query.refusals import BadRequest, QueueFull
@@ -126,7 +126,7 @@ def _add_queries(app: FastAPI, parts: Parts) -> None:
     async def query(body: QueryRequest, request: Request, token: UserToken) -> Response:
         asked = Asked(body.sql, body.limit, body.as_of, body.dataset_id)
 
-        def answer(cancel: threading.Event) -> Answer | DryRun | Refused:
+        def answer(cancel: Cancel) -> Answer | DryRun | Refused:
             act = service.dry_run if body.dry_run else service.query
             return act(asked, lambda: _user(service, token), cancel)
 
@@ -140,7 +140,7 @@ def _add_queries(app: FastAPI, parts: Parts) -> None:
     async def task_query(body: TaskQueryRequest, request: Request, token: TaskToken) -> Response:
         asked = Asked(body.sql, body.limit, body.as_of, body.dataset_id)
 
-        def answer(cancel: threading.Event) -> Answer | Refused:
+        def answer(cancel: Cancel) -> Answer | Refused:
             return service.task_query(
                 asked, lambda: _task(service, token), task_id=TaskId(body.task_id), attempt=body.attempt, cancel=cancel
             )
@@ -155,10 +155,10 @@ def _busy() -> QueueFull:
 
 
 async def _until_gone(
-    request: Request, room: CapacityLimiter, work: Callable[[threading.Event], "Answer | DryRun | Refused"]
+    request: Request, room: CapacityLimiter, work: Callable[[Cancel], "Answer | DryRun | Refused"]
 ) -> "Answer | DryRun | Refused":
     """Work in a thread, and cancel it as soon as nobody waits for it."""
-    cancel = threading.Event()
+    cancel = Cancel()
     found: list[Answer | DryRun | Refused] = []
 
     async def watch() -> None:

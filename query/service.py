@@ -8,10 +8,10 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from threading import Event
 from typing import Final, Protocol, TypeVar
 from uuid import UUID, uuid4
 
+from query.cancel import Cancel
 from query.outcomes import OK, Outcome, detail, outcome
 from query.question import Answer, DryRun, Export, Limits, Question, SnapshotEntry
 from query.refusals import AuditFailed, NotGranted, OutOfGrant, SnapshotUnknown, TokenMismatch, WorkerCrashed
@@ -85,10 +85,10 @@ class Runner(Protocol):
     """Judges, prunes and runs in processes that can be killed."""
 
     def run(
-        self, question: Question, grant: Grant, *, query_id: UUID, limits: Limits, cancel: Event, export: bool
+        self, question: Question, grant: Grant, *, query_id: UUID, limits: Limits, cancel: Cancel, export: bool
     ) -> Answer: ...
 
-    def plan(self, question: Question, grant: Grant, *, query_id: UUID, limits: Limits, cancel: Event) -> DryRun: ...
+    def plan(self, question: Question, grant: Grant, *, query_id: UUID, limits: Limits, cancel: Cancel) -> DryRun: ...
 
 
 class Results(Protocol):
@@ -111,19 +111,19 @@ class Service:
     people: Limits
     tasks: Limits
 
-    def query(self, asked: Asked, identify: Identify, cancel: Event) -> Answer | Refused:
+    def query(self, asked: Asked, identify: Identify, cancel: Cancel) -> Answer | Refused:
         """Answer a person. `cancel` is set when nobody waits any more."""
         return self._audited(asked, identify, lambda held: self._granted(held, asked), self._run(asked, cancel))
 
     def task_query(
-        self, asked: Asked, identify: Identify, *, task_id: TaskId, attempt: int, cancel: Event
+        self, asked: Asked, identify: Identify, *, task_id: TaskId, attempt: int, cancel: Cancel
     ) -> Answer | Refused:
         """Answer an untrusted task; the body must name the task and attempt of its token."""
         return self._audited(
             asked, identify, lambda held: pinned(held, asked, task_id, attempt), self._run(asked, cancel)
         )
 
-    def dry_run(self, asked: Asked, identify: Identify, cancel: Event) -> DryRun | Refused:
+    def dry_run(self, asked: Asked, identify: Identify, cancel: Cancel) -> DryRun | Refused:
         """Tell what a person's question would read; nothing is run."""
 
         def plan(query_id: UUID, caller: Caller, grant: Grant) -> DryRun:
@@ -148,7 +148,7 @@ class Service:
     def _limits(self, caller: Caller) -> Limits:
         return self.people if caller.task_id is None else self.tasks
 
-    def _run(self, asked: Asked, cancel: Event) -> Act[Answer]:
+    def _run(self, asked: Asked, cancel: Cancel) -> Act[Answer]:
         def run(query_id: UUID, caller: Caller, grant: Grant) -> Answer:
             answer = self.runner.run(
                 Question(asked.sql, asked.limit),
