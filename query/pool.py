@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -149,6 +149,19 @@ class Pool:
                 killed=self._killed,
                 refused=self._refused,
             )
+
+    def fits(self, limits: Limits) -> bool:
+        """Say whether these limits ask of a process what those of the pool do."""
+        mine = self.limits
+        own = replace(
+            mine,
+            timeout_s=limits.timeout_s,
+            grace_s=limits.grace_s,
+            rows=limits.rows,
+            bytes=limits.bytes,
+            export_bytes=limits.export_bytes,
+        )
+        return own == limits
 
     def path(self, name: str) -> Path:
         """Return where a file may be that ends with the pool at the latest."""

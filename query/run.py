@@ -74,8 +74,8 @@ class _Task:
     pool: Pool
     clock: _Clock
     cancel: Cancel
+    query_id: UUID
     started: float = field(default_factory=time.monotonic)
-    query_id: UUID = field(default_factory=uuid4)
 
 
 def run(
@@ -87,6 +87,7 @@ def run(
     limits: Limits | None = None,
     cancel: Cancel | None = None,
     export: bool = False,
+    query_id: UUID | None = None,
 ) -> Answer:
     """Answer one question within its limits.
 
@@ -107,7 +108,7 @@ def run(
         WorkerCrashed: the worker died; another question is not affected.
         WorkerUnavailable: no worker could be started and confined.
     """
-    task = _task(question, grant, pool, limits, cancel)
+    task = _task(question, grant, pool, limits=limits, cancel=cancel, query_id=query_id)
     with _explained(task):
         asked = _asked(task)
         judged = pool.verdicts.get(asked)
@@ -144,7 +145,7 @@ def plan(
     question: Question, grant: Grant, *, pool: Pool, limits: Limits | None = None, cancel: Cancel | None = None
 ) -> DryRun:
     """Say what a question would read. It is judged and pruned; nothing is signed or run. Raises like `run`."""
-    task = _task(question, grant, pool, limits, cancel)
+    task = _task(question, grant, pool, limits=limits, cancel=cancel)
     with _explained(task):
         asked = _asked(task)
         judged = pool.verdicts.get(asked)
@@ -155,9 +156,19 @@ def plan(
     return DryRun(tuple(_planned(dataset, read, judged.verdict) for dataset in read.datasets))
 
 
-def _task(question: Question, grant: Grant, pool: Pool, limits: Limits | None, cancel: Cancel | None) -> _Task:
+def _task(
+    question: Question,
+    grant: Grant,
+    pool: Pool,
+    *,
+    limits: Limits | None,
+    cancel: Cancel | None,
+    query_id: UUID | None = None,
+) -> _Task:
     check_text(question.sql)
-    return _Task(question, grant, pool, _Clock(limits or pool.limits), cancel or Cancel())
+    if limits is not None and not pool.fits(limits):
+        raise ValueError("the limits of a process are those of its pool")
+    return _Task(question, grant, pool, _Clock(limits or pool.limits), cancel or Cancel(), query_id or uuid4())
 
 
 def _asked(task: _Task) -> Asked:
