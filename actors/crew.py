@@ -7,7 +7,7 @@ awaited call is the signal of death; a probe per worker finds hung ones and carr
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import cast
@@ -50,7 +50,7 @@ class Member:
     ready: bool = False
     retiring: bool = False
     heard_at: float = 0.0
-    sent: dict[int, LeaseGroup] = field(default_factory=dict[int, LeaseGroup])
+    sent: dict[int, tuple[LeaseGroup, ...]] = field(default_factory=dict[int, tuple[LeaseGroup, ...]])
     sent_at: dict[int, float] = field(default_factory=dict[int, float])
     adopted: dict[AttemptKey, float] = field(default_factory=dict[AttemptKey, float])
     delivered: set[AttemptKey] = field(default_factory=set[AttemptKey])
@@ -59,7 +59,11 @@ class Member:
     def attempts(self, *, since: float) -> list[AttemptKey]:
         """Return what runs and was sent after an instant: an attempt that never ends loses its lease."""
         sent = [
-            lease.key for number, group in self.sent.items() if self.sent_at[number] >= since for lease in group.leases
+            lease.key
+            for number, groups in self.sent.items()
+            if self.sent_at[number] >= since
+            for group in groups
+            for lease in group.leases
         ]
         return sent + [key for key, at in self.adopted.items() if at >= since]
 
@@ -68,7 +72,7 @@ class Member:
 
     def expects(self, key: AttemptKey) -> bool:
         """Say whether an awaited call will bring this attempt's outcome."""
-        return any(lease.key == key for group in self.sent.values() for lease in group.leases)
+        return any(lease.key == key for groups in self.sent.values() for group in groups for lease in group.leases)
 
     def is_done(self) -> bool:
         return not (self.busy_slots() or self.delivered or self.committed)
@@ -79,7 +83,9 @@ class Crew:
 
     `silence_s` is how long a worker may stay silent before it is killed and replaced: by then its leases have expired.
     `attempt_s` is how long an attempt's lease is renewed: one that has not ended by then hangs. `build` names the code
-    of this process: living workers of another one are replaced.
+    of this process: living workers of another one are replaced. A slot is one call at a worker, which runs `per_call`
+    groups one after another and answers for all of them at once: one, so that a slow range holds back no other, unless
+    ranges are so short that the calls cost more than they do.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class Crew:
         silence_s: float,
         attempt_s: float,
         build: str,
+        per_call: int = 1,
     ) -> None:
         self._spawn = spawn
         self._kill = kill
@@ -100,6 +107,7 @@ class Crew:
         self._silence_s = silence_s
         self._attempt_s = attempt_s
         self._build = build
+        self._per_call = per_call
         self._probe_s = min(PROBE_S, silence_s / 12)
         self._members: dict[WorkerId, Member] = {}
         self._inbox = Inbox()
@@ -224,7 +232,9 @@ class Crew:
         heard = [member for member in ready if now - member.heard_at < self._silence_s / 4]
         alive = tuple(key for member in heard for key in member.attempts(since=now - self._attempt_s))
         free = [  # dealt out by turns
-            [member.worker_id] * (self._slots - member.busy_slots()) for member in heard if not member.retiring
+            [member.worker_id] * (self._slots - member.busy_slots()) * self._per_call
+            for member in heard
+            if not member.retiring
         ]
         slots = tuple(worker_id for turn in zip_longest(*free) for worker_id in turn if worker_id is not None)
         inbox = self._merge(alive=alive, slots=slots)
@@ -242,16 +252,21 @@ class Crew:
             member.committed |= member.delivered & gone
 
     def place(self, groups: Iterable[LeaseGroup]) -> None:
-        """Send each group to its worker. One that died meanwhile is reported dead again, which frees the leases."""
+        """Send groups to their workers. One that died meanwhile is reported dead again, which frees the leases."""
+        of_worker: dict[WorkerId, list[LeaseGroup]] = {}
         for group in groups:
-            member = self._members.get(group.worker_id)
+            of_worker.setdefault(group.worker_id, []).append(group)
+        for worker_id, its_groups in of_worker.items():
+            member = self._members.get(worker_id)
             if member is None:
-                self._inbox = self._merge(dead=(group.worker_id,))
+                self._inbox = self._merge(dead=(worker_id,))
                 continue
-            self._sequence += 1
-            member.sent[self._sequence] = group
-            member.sent_at[self._sequence] = time.monotonic()
-            self._background_task(self._drive(member, self._sequence, group))
+            for start in range(0, len(its_groups), self._per_call):
+                self._sequence += 1
+                call = tuple(its_groups[start : start + self._per_call])
+                member.sent[self._sequence] = call
+                member.sent_at[self._sequence] = time.monotonic()
+                self._background_task(self._drive(member, self._sequence, call))
 
     def poll_head(self, request: HeadRequest) -> bool:
         """Ask some ready worker for a head; False when none is ready."""
@@ -262,13 +277,13 @@ class Crew:
         self._background_task(self._ask_head(ready[self._sequence % len(ready)], request))
         return True
 
-    async def _drive(self, member: Member, number: int, group: LeaseGroup) -> None:
+    async def _drive(self, member: Member, number: int, groups: Sequence[LeaseGroup]) -> None:
         try:
-            outcomes = cast(list[Outcome], await answer(member.handle.run.remote([group])))
+            outcomes = cast(list[Outcome], await answer(member.handle.run.remote(groups)))
         except WorkerDied:
             self._bury(member.worker_id)
         except WorkerSilent:  # perhaps it works on: its outcome is asked for like an adopted one
-            member.adopted |= {lease.key: member.sent_at[number] for lease in group.leases}
+            member.adopted |= {lease.key: member.sent_at[number] for group in groups for lease in group.leases}
         else:
             member.heard_at = time.monotonic()
             self._deaths.pop(worker_place(member.worker_id)[0], None)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.types.json import Jsonb
 
-from state.db import FENCED, Connection, Row, statements, storable
+from state.db import FENCED, Connection, ask, statements, storable
 from trace_ray.contracts import Epoch
 from trace_ray.errors import DatabaseUnavailable, FencedError, NotFound, TraceError
 from trace_ray.ledger_reports import PendingEvent
@@ -93,7 +93,7 @@ def drain(
     Raises:
         FencedError, DatabaseUnavailable: nothing can be handled now; the events keep their attempts.
     """
-    rows = conn.execute(SQL["drain"], {"epoch": epoch, "topics": list(handlers), "limit": limit, "now": now})
+    rows = ask(conn, SQL["drain"], {"epoch": epoch, "topics": list(handlers), "limit": limit, "now": now})
     taken = sorted(map(_taken, rows), key=lambda one: one.event.topic)  # stable: events of a topic stay in order
     handled: list[Event] = []
     errors: list[tuple[_Taken, str]] = []
@@ -116,8 +116,9 @@ def drain(
     return Drained(tuple(handled), tuple(unhandled))
 
 
-def _taken(row: Row) -> _Taken:
-    return _Taken(row["id"], Event(row["topic"], row["idempotency_key"], row["payload"]), row["attempts"])
+def _taken(row: tuple[Any, ...]) -> _Taken:
+    event_id, topic, key, payload, attempts = row
+    return _Taken(event_id, Event(topic, key, payload), attempts)
 
 
 def _handle(conn: Connection, handler: Handler, taken: Sequence[_Taken]) -> str | None:

@@ -5,6 +5,7 @@ version, files, snapshot, outbox, all fenced), drains the outbox into its effect
 planned before.
 """
 
+import gc
 import json
 import sys
 import time
@@ -86,6 +87,7 @@ def rate(url: str, ranges: int, batch: int) -> Mapping[str, object]:
     ledger, _ = Ledger.planned(url, ranges)
     effect = Effect()
     work = prepared(ledger.job, ranges)
+    gc.freeze()  # what was prepared is not part of the Dispatcher's memory
     slots = tuple(WorkerId(f"w/{slot}.0") for slot in range(batch))
     outcomes: tuple[Outcome, ...] = ()
     ticks: list[float] = []

@@ -22,10 +22,20 @@ class Pool:
 
     size: int = 1
     broken: int = 0
+    per_call: int = 1
     spawned: dict[WorkerId, Handle] = field(default_factory=dict[WorkerId, Handle])
 
     def __post_init__(self) -> None:
-        self.crew = Crew(self._spawn, self._kill, size=self.size, slots=2, silence_s=2.0, attempt_s=60.0, build=NEW)
+        self.crew = Crew(
+            self._spawn,
+            self._kill,
+            size=self.size,
+            slots=2,
+            silence_s=2.0,
+            attempt_s=60.0,
+            build=NEW,
+            per_call=self.per_call,
+        )
 
     def _spawn(self, worker_id: WorkerId) -> Handle:
         if self.broken:
@@ -102,6 +112,24 @@ def test_an_outcome_is_told_once_and_forgotten_once_it_is_committed() -> None:
             await pool.until(lambda _: not handle.worker.held().finished)
             await asyncio.sleep(0.5)
             assert not pool.crew.collect().outcomes
+
+    asyncio.run(scene())
+
+
+def test_short_ranges_share_a_call_and_occupy_one_slot() -> None:
+    async def scene() -> None:
+        async with Pool(per_call=3) as pool:
+            pool.crew.start()
+            inbox = await pool.until(lambda inbox: bool(inbox.slots))
+            assert len(inbox.slots) == 6  # two slots, three ranges each
+            groups = [group(FIRST) for _ in range(4)]
+            pool.crew.place(groups)
+            inbox = await pool.until(lambda inbox: len(inbox.alive) == 4)
+            assert not inbox.slots
+            assert pool.crew.status()[0]["busy_slots"] == 2  # a call of three and a call of one
+            pool.spawned[FIRST].go.set()
+            inbox = await pool.until(lambda inbox: len(inbox.outcomes) == 4)
+            assert {outcome.attempt for outcome in inbox.outcomes} == {one.leases[0].key for one in groups}
 
     asyncio.run(scene())
 
