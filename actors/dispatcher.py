@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from state import jobs, outbox, tasks
-from state.db import Connection, Database
+from state.db import Connection, Database, pipelined
 from trace_ray.config import OUTBOX_RETRIES
 from trace_ray.contracts import (
     AttemptKey,
@@ -152,9 +152,11 @@ class Dispatcher:
         renew, reap = now >= self._renew_at, now >= self._reap_at
         try:
             with self._database.transaction() as conn:
-                tasks.fence(conn, self._epoch, self._timing.leader_s)
-                orders = self._settle(conn, inbox, reap=reap, renew=renew)
-                orders, drained = self._schedule(conn, orders, inbox.slots, now)
+                with pipelined(conn):
+                    tasks.fence(conn, self._epoch, self._timing.leader_s)
+                    orders = self._settle(conn, inbox, reap=reap, renew=renew)
+                    orders = self._schedule(conn, orders, inbox.slots, now)
+                drained = outbox.drain(conn, self._epoch, HANDLERS, limit=OUTBOX_BATCH, policy=OUTBOX_RETRIES)
         except (FencedError, DatabaseUnavailable):
             raise
         except Exception:  # whatever is wrong with the schedule must not hold back results
@@ -168,7 +170,7 @@ class Dispatcher:
 
     def settle(self, inbox: Inbox, *, reap: bool = False, renew: bool = True) -> Orders:
         """Commit what came in and lease nothing: one transaction."""
-        with self._database.transaction() as conn:
+        with self._database.transaction() as conn, pipelined(conn):
             tasks.fence(conn, self._epoch, self._timing.leader_s)
             return self._settle(conn, inbox, reap=reap, renew=renew)
 
@@ -209,15 +211,12 @@ class Dispatcher:
             reaped=reaped,
         )
 
-    def _schedule(
-        self, conn: Connection, orders: Orders, slots: Sequence[WorkerId], now: float
-    ) -> tuple[Orders, outbox.Drained]:
+    def _schedule(self, conn: Connection, orders: Orders, slots: Sequence[WorkerId], now: float) -> Orders:
         doubted = any(failure.unreachable for failure in orders.failed)
         heads = jobs.heads_wanted(conn) if doubted or now >= self._heads_at else []
         planned = jobs.plan(conn, self._epoch)
         groups = tasks.claim(conn, self._epoch, slots, ttl_s=self._timing.lease_s) if slots else []
-        drained = outbox.drain(conn, self._epoch, HANDLERS, limit=OUTBOX_BATCH, policy=OUTBOX_RETRIES)
-        return replace(orders, groups=tuple(groups), heads=tuple(heads), planned=planned), drained
+        return replace(orders, groups=tuple(groups), heads=tuple(heads), planned=planned)
 
 
 def _tell(drained: outbox.Drained) -> None:

@@ -128,6 +128,21 @@ class Database:
                 self._connection = None
 
 
+@contextmanager
+def pipelined(conn: Connection) -> Generator[None]:
+    """Send what the block executes without waiting for each answer: the server works while the next is prepared.
+
+    An error comes where an answer is next needed, at the end of the block at the latest, and is the first one.
+    """
+    with conn.pipeline() as pipeline:
+        try:
+            yield
+        except psycopg.Error:
+            with suppress(psycopg.Error):  # what came after the first error was not done, which says nothing more
+                pipeline.sync()
+            raise
+
+
 def storable(text: str) -> str:
     """Return a text from outside as Postgres can keep it: it holds neither NUL nor half a surrogate pair."""
     return text.encode(errors="replace").decode().replace("\0", "")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
-from trace_ray.contracts import AttemptKey, BlockRange, DatasetUuid, Publication, dataset_version_id
+from trace_ray.contracts import AttemptKey, BlockRange, Certificate, DatasetUuid, Publication, dataset_version_id
 
 
 class Reason(StrEnum):
@@ -80,10 +80,7 @@ class Batch:
     They may come in any order; that of their blocks is the fastest.
     """
 
-    _ends: dict[tuple[DatasetUuid, int], bytes] = field(default_factory=dict[tuple[DatasetUuid, int], bytes])
-    _parents: dict[tuple[DatasetUuid, int], bytes] = field(default_factory=dict[tuple[DatasetUuid, int], bytes])
-    _taken: dict[DatasetUuid, list[BlockRange]] = field(default_factory=dict[DatasetUuid, list[BlockRange]])
-    _reached: dict[DatasetUuid, int] = field(default_factory=dict[DatasetUuid, int])
+    _accepted: dict[DatasetUuid, "_Accepted"] = field(default_factory=dict[DatasetUuid, "_Accepted"])
 
     def unfit(self, publication: Publication, place: Place) -> Reason | None:
         """Return why the offer may not be published, or None and remember it as published."""
@@ -91,24 +88,38 @@ class Batch:
             return Reason.MISMATCH
         if place.covered_generation is not None and place.covered_generation >= place.generation:
             return Reason.OVERLAP
-        dataset, blocks, proof = place.dataset_uuid, place.blocks, publication.certificate
-        if self._overlaps(dataset, blocks):
+        accepted = self._accepted.get(place.dataset_uuid)
+        if accepted is None:
+            accepted = self._accepted[place.dataset_uuid] = _Accepted()
+        blocks, proof = place.blocks, publication.certificate
+        if accepted.overlaps(blocks):
             return Reason.OVERLAP
-        before = self._ends.get((dataset, blocks.start), place.before_hash)
-        after = self._parents.get((dataset, blocks.end), place.after_hash)
+        before = accepted.ends.get(blocks.start, place.before_hash)
+        after = accepted.parents.get(blocks.end, place.after_hash)
         if before not in (None, proof.parent_hash) or after not in (None, proof.end_hash):
             return Reason.BROKEN_CHAIN
-        self._ends[dataset, blocks.end] = proof.end_hash
-        self._parents[dataset, blocks.start] = proof.parent_hash
-        self._taken.setdefault(dataset, []).append(blocks)
-        self._reached[dataset] = max(blocks.end, self._reached.get(dataset, 0))
+        accepted.add(blocks, proof)
         return None
 
-    def _overlaps(self, dataset: DatasetUuid, blocks: BlockRange) -> bool:
-        """Say whether an accepted publication of this batch covers some of the blocks."""
-        if blocks.start >= self._reached.get(dataset, 0):
-            return False
-        return any(blocks.overlaps(one) for one in self._taken[dataset])
+
+@dataclass(slots=True)
+class _Accepted:
+    """What a batch has accepted of one dataset: hashes by the block where they are demanded, and the ranges."""
+
+    ends: dict[int, bytes] = field(default_factory=dict[int, bytes])
+    parents: dict[int, bytes] = field(default_factory=dict[int, bytes])
+    taken: list[BlockRange] = field(default_factory=list[BlockRange])
+    reached: int = 0
+
+    def add(self, blocks: BlockRange, proof: Certificate) -> None:
+        self.ends[blocks.end] = proof.end_hash
+        self.parents[blocks.start] = proof.parent_hash
+        self.taken.append(blocks)
+        self.reached = max(blocks.end, self.reached)
+
+    def overlaps(self, blocks: BlockRange) -> bool:
+        """Say whether an accepted publication covers some of the blocks."""
+        return blocks.start < self.reached and any(blocks.overlaps(one) for one in self.taken)
 
 
 def _matches(publication: Publication, place: Place) -> bool:

@@ -53,9 +53,9 @@ class Neighbours:
 
     def around(self, dataset: UUID, blocks: BlockRange) -> Around:
         """Return what is published around a range, which must be one of those that were asked for."""
-        if dataset not in self._of:
+        versions = self._of.get(dataset)
+        if versions is None:
             return NOTHING
-        versions = self._of[dataset]
         beyond = bisect_left(versions, blocks.end, key=_start)  # the first one that starts at its end, or later
         first = bisect_left(versions, blocks.start, key=_start)
         before = versions[first - 1] if first else None

@@ -26,11 +26,11 @@ def judge(conn: Connection, epoch: Epoch, publications: Sequence[Publication]) -
         "epoch": epoch,
     }
     extents = ((publication.dataset_uuid, publication.blocks) for publication in publications)
-    with conn.pipeline():
-        tasks = ask(conn, SQL["judge"], parameters)
-        versions = ask(conn, SQL["neighbours"], spans(extents))
-    published = Neighbours.of_rows(versions)
-    for position, state, attempt, lease_token, attempt_token, generation, dataset, start, end, *rest in tasks:
+    tasks = ask(conn, SQL["judge"], parameters)
+    versions = ask(conn, SQL["neighbours"], spans(extents))
+    published = Neighbours.of_rows(versions.fetchall())
+    for row in tasks.fetchall():
+        position, state, attempt, lease_token, attempt_token, generation, dataset, start, end, *rest = row
         blocks = BlockRange(start, end)
         around = published.around(dataset, blocks)
         chain_id, key, config_hash = rest

@@ -94,7 +94,9 @@ def drain(
         FencedError, DatabaseUnavailable: nothing can be handled now; the events keep their attempts.
     """
     rows = ask(conn, SQL["drain"], {"epoch": epoch, "topics": list(handlers), "limit": limit, "now": now})
-    taken = sorted(map(_taken, rows), key=lambda one: one.event.topic)  # stable: events of a topic stay in order
+    taken = sorted(
+        map(_taken, rows.fetchall()), key=lambda one: one.event.topic
+    )  # stable: events of a topic stay in order
     handled: list[Event] = []
     errors: list[tuple[_Taken, str]] = []
     for topic, group in groupby(taken, key=lambda one: one.event.topic):

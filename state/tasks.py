@@ -5,6 +5,7 @@ The caller owns the transaction and has fenced it with `fence`. FencedError come
 """
 
 import json
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -134,6 +135,7 @@ def claim(
         "epoch": epoch,
         "ttl": timedelta(seconds=ttl_s),
         "slots": arrays.texts(slots),
+        "seed": secrets.token_bytes(32),
         "more": PICKED_MORE,
         "alone": ALONE_AFTER,
         "now": now,
@@ -142,7 +144,7 @@ def claim(
     if not rows:
         return []
     extents = sorted((DatasetUuid(row[3]), BlockRange(row[4], row[5])) for row in rows)
-    published = Neighbours.of_rows(ask(conn, SQL["neighbours"], spans(extents)))
+    published = Neighbours.of_rows(ask(conn, SQL["neighbours"], spans(extents)).fetchall())
     groups: dict[int, list[Lease]] = {}
     for slot, *row in rows:
         groups.setdefault(slot, []).append(_lease(row, published))
@@ -200,22 +202,21 @@ def complete(
     in_order = sorted(publications, key=_place_in_chain)  # neighbours, and locks, in one order
     judged = offers.judge(conn, epoch, in_order)
     batch, reasons, accepted = Batch(), dict[AttemptKey, Reason](), set[AttemptKey]()
-    with conn.pipeline():  # the server registers one part while the next is decided on
-        for start in range(0, len(in_order), PART):
-            part: list[Publication] = []
-            for publication, known in zip(in_order[start : start + PART], judged[start : start + PART], strict=True):
-                key = publication.attempt
-                if key in accepted or key in reasons:
-                    continue
-                attempt, place = known or (None, None)
-                reason = stale(attempt, key) or (place and batch.unfit(publication, place))
-                if reason is None:
-                    accepted.add(key)
-                    part.append(publication)
-                else:
-                    reasons[key] = reason
-            if part:
-                offers.register(conn, epoch, part)
+    for start in range(0, len(in_order), PART):  # in a pipeline the server registers one while the next is decided on
+        part: list[Publication] = []
+        for publication, known in zip(in_order[start : start + PART], judged[start : start + PART], strict=True):
+            key = publication.attempt
+            if key in accepted or key in reasons:
+                continue
+            attempt, place = known or (None, None)
+            reason = stale(attempt, key) or (place and batch.unfit(publication, place))
+            if reason is None:
+                accepted.add(key)
+                part.append(publication)
+            else:
+                reasons[key] = reason
+        if part:
+            offers.register(conn, epoch, part)
     unfit = [
         Failure(key, "PublicationRefused", FAILURES[reason], retryable=True)
         for key, reason in reasons.items()

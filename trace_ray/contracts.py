@@ -20,6 +20,8 @@ LeaseToken = NewType("LeaseToken", UUID)
 Epoch = NewType("Epoch", int)
 WorkerId = NewType("WorkerId", str)
 
+HASH_MASK = (1 << 61) - 1  # numbers below it are hashes as they are
+
 DEFAULT_ORG: OrgId = OrgId(UUID("00000000-0000-5000-8000-000000000001"))
 
 
@@ -174,6 +176,9 @@ class AttemptKey:
     task_id: TaskId
     attempt: int
     lease_token: LeaseToken
+
+    def __hash__(self) -> int:
+        return self.lease_token.int & HASH_MASK  # a token names one attempt, and a tick looks up thousands
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ ON CONFLICT (idempotency_key) DO NOTHING;
 -- be rolled back.
 WITH d AS (
   DELETE FROM state.outbox
-  WHERE id = ANY(ARRAY(
-      SELECT id FROM state.outbox
+  WHERE ctid = ANY(ARRAY(
+      SELECT ctid FROM state.outbox
       WHERE topic = ANY(%(topics)s::text[]) AND NOT failed AND available_at <= coalesce(%(now)s::timestamptz, now())
         AND available_at <> now()
       ORDER BY available_at, id LIMIT %(limit)s::int FOR UPDATE SKIP LOCKED))

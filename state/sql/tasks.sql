@@ -15,23 +15,28 @@ UPDATE state.dispatcher SET expires_at = clock_timestamp() WHERE name = 'dispatc
 
 -- name: fence
 -- Raises when another epoch leads; otherwise a take-over waits until this transaction ends. Up to there statements are
--- planned once and for all, by index and in index order: the right plan is known, statistics of a queue are always late,
--- and planning anew costs more than a small batch.
+-- planned once and for all, row by row through indexes and in index order: the right plan is known, statistics of a queue
+-- are always late, planning anew costs more than a small batch, and a hash or merge join would read all of the queue, or
+-- all of its history, for the few rows of a tick.
 SELECT state.fence('dispatcher', %(epoch)s::bigint, %(ttl)s::interval),
   set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
-  set_config('enable_bitmapscan', 'off', true);
+  set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+  set_config('enable_mergejoin', 'off', true);
 
 -- name: claim
 -- Lease due tasks of enabled streams in order, those of one group to one worker: a group shares job, range and pool, so
 -- that one call extracts it, until its tasks have failed so often that each is tried alone. `slot` counts the groups from
 -- 1. As many tasks are looked at as the slots can take, and some more. A pool that gives no head is left alone, so that an
--- outage costs no attempts. No lock is needed beside the fence's: what an operator cancels meanwhile is not queued.
+-- outage costs no attempts. No lock is needed beside the fence's: what an operator cancels meanwhile is not queued. Rows are
+-- found again at the place where they were read; one that has moved meanwhile is left to the next tick. Tokens come from a
+-- secret that is drawn anew for each claim: a random number from the system for every row costs seven times as much.
 WITH q AS (
-  SELECT q.task_id, row_number() OVER (ORDER BY q.priority, q.run_at, q.seq) AS position, q.job_id, q.range_start, q.range_end,
+  SELECT q.place, row_number() OVER (ORDER BY q.priority, q.run_at, q.seq) AS position, q.job_id, q.range_start, q.range_end,
     s.rpc_pool, s.dataset_key, s.cryo_dataset_name, j.chain_id, j.receipts,
     CASE WHEN q.task_failures >= %(alone)s::int THEN q.task_id END AS alone
   FROM (
-    SELECT task_id, job_id, stream_id, range_start, range_end, task_failures, priority, run_at, seq FROM state.tasks
+    SELECT ctid AS place, task_id, job_id, stream_id, range_start, range_end, task_failures, priority, run_at, seq
+    FROM state.tasks
     WHERE state = 'queued' AND run_at <= coalesce(%(now)s::timestamptz, now())
       AND stream_id = ANY(ARRAY(
         SELECT s.stream_id FROM state.streams s JOIN state.jobs j USING (job_id)
@@ -47,10 +52,11 @@ f AS (
 p AS (SELECT f.*, dense_rank() OVER (ORDER BY first) AS slot FROM f),
 c AS (
   UPDATE state.tasks t
-  SET state = 'running', attempt = t.attempt + 1, lease_token = gen_random_uuid(), worker_id = (%(slots)b::text[])[p.slot],
+  SET state = 'running', attempt = t.attempt + 1, worker_id = (%(slots)b::text[])[p.slot],
+      lease_token = encode(substring(sha256(%(seed)b::bytea || uuid_send(t.task_id)) FOR 16), 'hex')::uuid,
       lease_expires_at = clock_timestamp() + %(ttl)s::interval, lease_epoch = %(epoch)s::bigint
   FROM p
-  WHERE t.task_id = p.task_id AND p.slot <= cardinality(%(slots)b::text[]) AND t.state = 'queued'
+  WHERE t.ctid = p.place AND p.slot <= cardinality(%(slots)b::text[]) AND t.state = 'queued'
     AND state.leads(%(epoch)s::bigint)
   RETURNING p.slot, p.position, t.task_id, t.job_id, t.dataset_uuid, t.range_start, t.range_end, t.attempt, t.lease_token,
     t.worker_id, t.generation, t.payload ->> 'config_hash' AS config_hash, p.chain_id, p.dataset_key, p.cryo_dataset_name,

@@ -10,7 +10,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 from unittest.mock import patch
 
 from actors import dispatcher
@@ -32,7 +33,6 @@ from trace_ray.contracts import (
     Publication,
     Receipts,
     Task,
-    TaskId,
     WorkerId,
     dataset_uuid,
     task_id,
@@ -110,11 +110,12 @@ def prepared(wanted: Job, ranges: int) -> Callable[[Lease], Publication]:
     (only,) = wanted.streams
     assert isinstance(wanted.mode, FixedTarget)
     dataset = dataset_uuid(wanted.org_id, CHAIN, only.dataset_key)
-    offers: dict[TaskId, Publication] = {}
+    offers: dict[int, tuple[Any, ...]] = {}
     for start in range(0, CHUNK * ranges, CHUNK):
         blocks = BlockRange(start, start + CHUNK)
-        offers[task_id(wanted.job_id, only.dataset_key, blocks)] = publication(_lease(wanted, dataset, blocks))
-    return lambda lease: replace(offers[lease.task.task_id], attempt=lease.key)
+        offer = publication(_lease(wanted, dataset, blocks))
+        offers[blocks.start] = tuple(getattr(offer, one.name) for one in fields(offer))[1:]
+    return lambda lease: Publication(lease.key, *offers[lease.task.blocks.start])
 
 
 def _lease(wanted: Job, dataset: DatasetUuid, blocks: BlockRange) -> Lease:

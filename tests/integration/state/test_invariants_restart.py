@@ -58,7 +58,7 @@ def _killed(url: str, seed: int) -> bool:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.integration.state.mortal"])
     chance = random.Random(seed)
-    by_itself = chance.randrange(1, 90) if seed and seed % 4 else None
+    by_itself = chance.randrange(1, 130) if seed and seed % 4 else None
     process = context.Process(target=mortal.live, args=(url, seed, by_itself))
     process.start()
     if seed and by_itself is None:

@@ -96,6 +96,7 @@ def parameters(ledger: Ledger) -> dict[str, object]:
     count = len(ids)
     return {
         "epoch": ledger.epoch, "ttl": timedelta(seconds=60), "now": None, "more": 32, "alone": 2, "limit": 500,
+        "seed": b"s",
         "tasks": ids, "attempts": [1] * count, "tokens": [row["lease_token"] for row in running],
         "workers": ["w/0.0"] * count, "except": ["w/9.0"], "slots": [f"w/{number}.0" for number in range(64)],
         "datasets": [row["dataset_uuid"] for row in running], "span_starts": starts, "span_ends": starts,
@@ -155,6 +156,18 @@ def test_25_claim_plan_uses_index(aged: Ledger, mode: str) -> None:
         used |= {node["Index Name"] for node in plan if "Index Name" in node}
     assert scans == {}
     assert {"tasks_ready", "tasks_running", "tasks_pkey", "ranges_undone", "versions_by_start", "outbox_ready"} <= used
+
+
+@pytest.mark.parametrize("name", ["judge", "complete", "claim", "heartbeat", "known"])
+def test_25_a_tick_reads_the_rows_that_it_was_asked_for_and_no_whole_index(aged: Ledger, name: str) -> None:
+    """A join by hash or by merging reads all of the queue, or all of the history, and finds the same rows."""
+    ends = {"ends": [b"e"] * RUNNING} if name == "complete" else {}
+    plan = plan_of(aged, tasks.SQL[name], {**parameters(aged), **ends}, None)
+    looked_up = [node for node in plan if node.get("Relation Name") in EVERYWHERE and "Scan" in node["Node Type"]]
+    assert looked_up
+    whole = [node for node in looked_up if not {"Index Cond", "TID Cond"} & node.keys()]
+    assert {node["Index Name"] for node in whole} <= {"tasks_running"}  # it holds what runs and nothing else
+    assert {node["Node Type"] for node in plan} & {"Hash Join", "Merge Join"} == set()
 
 
 def test_25_status_reads_no_history_of_versions_and_attempts(aged: Ledger) -> None:
