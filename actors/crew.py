@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import cast
 
+from actors import wire
 from actors.dispatcher import HeadAnswer, Inbox
 from actors.runtime import (
     Spawn,
@@ -279,7 +280,7 @@ class Crew:
 
     async def _drive(self, member: Member, number: int, groups: Sequence[LeaseGroup]) -> None:
         try:
-            outcomes = cast(list[Outcome], await answer(member.handle.run.remote(groups)))
+            outcomes = wire.outcomes(await answer(member.handle.run.remote(wire.pack(groups))))
         except WorkerDied:
             self._bury(member.worker_id)
         except WorkerSilent:  # perhaps it works on: its outcome is asked for like an adopted one

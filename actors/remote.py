@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import ray
 
-from actors import runtime
+from actors import runtime, wire
 from actors.crew import Crew
 from actors.dispatcher import Dispatcher as Core
 from actors.dispatcher import HeadAnswer, Timing
@@ -22,7 +22,7 @@ from actors.worker import Held, Worker
 from state.db import Database
 from trace_ray import config, logs
 from trace_ray.build import build_id
-from trace_ray.contracts import AttemptKey, HeadRequest, LeaseGroup, Outcome, WorkerId
+from trace_ray.contracts import AttemptKey, HeadRequest, WorkerId
 
 LOCAL_REPLICAS: Final = 2  # a laptop has other work
 REPLICAS: Final = 8
@@ -60,8 +60,8 @@ class CryoWorker:
         sweep_staging(settings.data_dir / "staging", kept_s=staging_kept_s(settings))
 
     @ray.method
-    def run(self, groups: Sequence[LeaseGroup]) -> list[Outcome]:
-        return self._worker.run(groups)
+    def run(self, groups: bytes) -> bytes:
+        return wire.pack(self._worker.run(wire.groups(groups)))
 
     @ray.method(concurrency_group="control")
     def held(self, acknowledged: Sequence[AttemptKey]) -> Held:

@@ -238,6 +238,8 @@ async def answer(call: Awaitable[Any], *, timeout_s: float | None = None) -> Any
         WorkerDied, WorkerSilent
     """
     try:
+        if timeout_s is None:
+            return await call
         return await asyncio.wait_for(asyncio.ensure_future(_awaited(call)), timeout_s)
     except ActorUnavailableError as error:  # derives from RayActorError, but means "unknown"
         raise WorkerSilent from error

@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 
 import ray
 
-from actors import runtime
+from actors import runtime, wire
 from actors.crew import Crew
 from actors.dispatcher import Dispatcher, HeadAnswer, Inbox, Orders, Timing
 from actors.term import Term
@@ -56,8 +56,8 @@ class NoopWorker:
         self._worker = Worker(worker_id, noop)
 
     @ray.method
-    def run(self, groups: Sequence[LeaseGroup]) -> list[Outcome]:
-        return self._worker.run(groups)
+    def run(self, groups: bytes) -> bytes:
+        return wire.pack(self._worker.run(wire.groups(groups)))
 
     @ray.method(concurrency_group="control")
     def held(self, acknowledged: Sequence[AttemptKey]) -> Held:

@@ -8,6 +8,7 @@ from typing import Final
 
 from ray.exceptions import ActorUnavailableError
 
+from actors import wire
 from actors.dispatcher import HeadAnswer
 from actors.worker import Held, Operator, Worker
 from trace_ray.contracts import AttemptKey, Failure, HeadRequest, LeaseGroup, Outcome, WorkerId
@@ -48,9 +49,9 @@ class Handle:
         assert self.go.wait(10)
         return [Failure(lease.key, "SourceLied", "short", True) for lease in one.leases]
 
-    def _run(self, groups: Sequence[LeaseGroup]) -> list[Outcome]:
+    def _run(self, groups: bytes) -> bytes:
         self._answer()
-        return self.worker.run(groups)
+        return wire.pack(self.worker.run(wire.groups(groups)))
 
     def _held(self, acknowledged: Sequence[AttemptKey]) -> Held:
         self._answer()

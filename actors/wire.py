@@ -1,0 +1,68 @@
+"""Leases and outcomes on their way between the Dispatcher and a worker, as one piece of bytes.
+
+Ray hands bytes over as they are; anything else goes through a pickler that asks Python about every value, which for a
+short range costs more than all the rest. Both sides run the same code: workers of another build get no leases.
+"""
+
+import pickle
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from io import BytesIO
+from operator import attrgetter
+from typing import Any, Final, cast
+from uuid import UUID
+
+from trace_ray.contracts import (
+    AttemptKey,
+    BlockRange,
+    Certificate,
+    DataFile,
+    Failure,
+    Lease,
+    LeaseGroup,
+    Outcome,
+    Publication,
+    Task,
+)
+
+Reduced = tuple[Callable[..., object], tuple[object, ...]]
+
+
+def _by_fields(cls: type[Any]) -> Callable[[object], Reduced]:
+    values = attrgetter(*(one.name for one in fields(cls)))
+    return lambda one: (cls, values(one))
+
+
+def _by_bytes(one: UUID) -> Reduced:
+    return _uuid, (one.bytes,)
+
+
+def _uuid(value: bytes) -> UUID:
+    return UUID(bytes=value)
+
+
+VALUES: Final = (LeaseGroup, Lease, Task, BlockRange, AttemptKey, Publication, Certificate, DataFile, Failure)
+TABLE: Final[dict[type, Callable[[Any], Reduced]]] = {**{cls: _by_fields(cls) for cls in VALUES}, UUID: _by_bytes}
+
+
+def pack(values: Iterable[LeaseGroup] | Iterable[Outcome]) -> bytes:
+    """Return the message that carries these values."""
+    written = BytesIO()
+    pickler = pickle.Pickler(written, protocol=5)
+    pickler.dispatch_table = TABLE
+    pickler.dump(tuple(values))
+    return written.getvalue()
+
+
+def groups(message: bytes) -> tuple[LeaseGroup, ...]:
+    """Return what a Dispatcher packed."""
+    return cast(tuple[LeaseGroup, ...], _unpack(message))
+
+
+def outcomes(message: bytes) -> tuple[Outcome, ...]:
+    """Return what a worker packed."""
+    return cast(tuple[Outcome, ...], _unpack(message))
+
+
+def _unpack(message: bytes) -> object:
+    return pickle.loads(message)  # noqa: S301 - from an actor of our own; Ray unpickles whatever actors send anyway

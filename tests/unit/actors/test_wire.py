@@ -1,0 +1,31 @@
+"""The message between the Dispatcher and a worker: what goes in comes out, whatever it holds."""
+
+from dataclasses import replace
+
+from actors import wire
+from tests.integration.state.ledger import failure, publication
+from tests.unit.actors.leases import group
+from trace_ray.contracts import LeaseGroup, WorkerId
+
+GROUP = group(WorkerId("cryo/0.0"))
+(LEASE,) = GROUP.leases
+
+
+def test_leases_arrive_as_they_were_sent() -> None:
+    demanding = replace(LEASE, attempt=3, generation=1, parent_hash=b"\0" * 32, child_parent_hash=b"\xff" * 32)
+    sent = (GROUP, LeaseGroup(WorkerId("cryo/0.0"), (demanding, LEASE), 0.5))
+    assert wire.groups(wire.pack(sent)) == sent
+    assert wire.groups(wire.pack(())) == ()
+
+
+def test_outcomes_arrive_as_they_were_sent() -> None:
+    offer = replace(publication(LEASE), seconds={"extract": 1.5})
+    refusal = replace(failure(LEASE, message="sp\u00e4t \0"), unreachable=True, infra=True)
+    arrived = wire.outcomes(wire.pack([offer, refusal]))
+    assert arrived == (offer, refusal)
+    assert type(arrived[0].attempt.lease_token) is type(offer.attempt.lease_token)
+
+
+def test_a_key_that_arrived_is_the_key_that_was_sent() -> None:
+    (arrived,) = wire.groups(wire.pack([GROUP]))
+    assert {LEASE.key: "held"}[arrived.leases[0].key] == "held"
