@@ -26,7 +26,7 @@ from trace_ray.access import AuditRow, Caller, StoredResult, sql_hash
 from trace_ray.config import Settings
 from trace_ray.contracts import Grant
 from trace_ray.errors import DatabaseUnavailable, NotFound
-from trace_ray.key_files import AUDIT_KEY, FileKeys, KeySource, audit_key
+from trace_ray.key_files import AUDIT_KEY, Keys, audit_key, open_keys
 from trace_ray.reports import Coverage
 from trace_ray.storage import ObjectStore, open_store
 from trace_ray.token_keys import jwks
@@ -40,7 +40,7 @@ RESULT_URL_S: Final = 300.0  # a stored answer's signed URL
 class Ledgers:
     """Who may read what, what there is, and the audit; the `Ledger` and `Catalogue` of the query service."""
 
-    def __init__(self, state: Database, data: Database, keys: KeySource, store: ObjectStore) -> None:
+    def __init__(self, state: Database, data: Database, keys: Keys, store: ObjectStore) -> None:
         self._state = state
         self._data = data
         self._keys = keys
@@ -50,13 +50,13 @@ class Ledgers:
     # --- who asks -------------------------------------------------------------------------------------------------
 
     def user(self, token: str) -> Held:
-        identity = tokens.verify_user(self._keys.ring_for(token), token, now=datetime.now(UTC))
+        identity = tokens.verify_user(self._keys.users.ring_for(token), token, now=datetime.now(UTC))
         with self._state.transaction() as conn:
             reader = readers.reader(conn, identity.subject)
         return Held(Caller(reader.org_id, reader.user, reader.roles))
 
     def task(self, token: str) -> Held:
-        capability = tokens.verify_capability(self._keys.ring_for(token), token, now=datetime.now(UTC))
+        capability = tokens.verify_capability(self._keys.tasks.ring_for(token), token, now=datetime.now(UTC))
         with self._state.transaction() as conn:
             grant = capabilities.granted(conn, capability)
         caller = Caller(capability.org_id, task_id=capability.task_id, attempt=capability.attempt)
@@ -101,7 +101,7 @@ class Ledgers:
         return self._store.presign(stored.key, RESULT_URL_S)
 
     def jwks(self) -> dict[str, Any]:
-        return dict(jwks(self._keys.ring()))
+        return dict(jwks(self._keys.tasks.ring()))
 
     # --- large answers --------------------------------------------------------------------------------------------
 
@@ -184,10 +184,12 @@ def make_app(settings: Settings, *, build: str, observe: Callable[[AuditRow], No
     store = open_store(
         settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
     )
-    keys = FileKeys(settings.data_dir)
-    keys.ring()  # made before the first token is checked
+    keys = open_keys(
+        settings.data_dir, pem=settings.token_keys, jwks_url=settings.jwks_url, issuer=settings.token_issuer
+    )
+    keys.tasks.ring()  # our own are made before the first token is checked; a provider may be down meanwhile
     ledgers = Ledgers(state, data, keys, store)
-    secret = audit_key(settings.data_dir / AUDIT_KEY)
+    secret = audit_key(settings.audit_key or settings.data_dir / AUDIT_KEY)
     limits = Limits(without_landlock=not confine.is_complete(confine.landlock_abi()))
     pool = Pool(scratch=settings.data_dir / "scratch", reach=Reach.of([store.presign("any", 1.0)]), limits=limits)
 
