@@ -18,7 +18,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from query import attach
+from query import attach, wire
 from query.attach import Sources
 from query.cut import fitting
 from query.functions import reviewed
@@ -197,7 +197,7 @@ class Rows:
 
     def __init__(self, columns: tuple[Column, ...], reader: pa.RecordBatchReader) -> None:
         self.columns = columns
-        self.schema = reader.schema
+        self.schema = wire.flat_schema(reader.schema)
         self.truncated = False
         self._reader = reader
         kinds: list[pa.DataType] = reader.schema.types
@@ -214,7 +214,8 @@ class Rows:
             TypeUnsupported: a value has no exact place in its column's Arrow type.
         """
         rows, room = limit, max_bytes
-        for batch in self._reader:
+        for raw in self._reader:
+            batch = self._flat(raw)
             kept = batch.slice(0, rows)
             kept = kept.slice(0, fitting(kept, room))
             if batch.num_rows and not kept.num_rows and rows == limit and room == max_bytes:
@@ -230,6 +231,14 @@ class Rows:
     def close(self) -> None:
         """Let go of what the engine still holds for the statement."""
         self._reader.close()
+
+    def _flat(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if batch.schema.equals(self.schema):
+            return batch
+        try:
+            return batch.cast(self.schema)
+        except pa.ArrowNotImplementedError:
+            raise TypeUnsupported from None
 
     def _check_values(self, batch: pa.RecordBatch) -> None:
         try:

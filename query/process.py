@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from query import confine
+from query import confine, wire
 from query.failures import Code, Failure, Help
 from query.protocol import Channel, Kind, ProtocolBroken, fields, integer, texts
 from query.refusals import Reason, SqlRejected
@@ -192,7 +192,7 @@ class Child:
         )
         return Rows(self, _columns(self._expect(Kind.HEADER)))
 
-    def receive(self, *, relations: Sequence[str] = ()) -> tuple[Kind, bytearray]:
+    def receive(self, *, relations: Sequence[str] = ()) -> tuple[Kind, bytes | memoryview]:
         """Return the next frame of an answer."""
         kind, payload = self._channel.receive(deadline=self.deadline)
         if kind is Kind.REFUSED:
@@ -209,7 +209,7 @@ class Child:
         self.spent = True
         self._channel.send_json(kind, message, deadline=self.deadline)
 
-    def _expect(self, wanted: Kind, *, relations: Sequence[str] = ()) -> bytearray:
+    def _expect(self, wanted: Kind, *, relations: Sequence[str] = ()) -> bytes | memoryview:
         kind, payload = self.receive(relations=relations)
         if kind is not wanted:
             raise ProtocolBroken("another frame expected")
@@ -237,7 +237,7 @@ class Rows:
                 break
             if kind is not Kind.BATCH:
                 raise ProtocolBroken("rows expected")
-            piece = _table(payload)
+            piece = wire.read(payload)
             if piece.num_columns != len(self.columns) or (schema is not None and piece.schema != schema):
                 raise ProtocolBroken("other columns")
             rows, schema = rows + piece.num_rows, piece.schema
@@ -263,7 +263,7 @@ def _block_ranges(listed: Json) -> tuple[BlockRange, ...]:
     return tuple(ranges)
 
 
-def _columns(payload: bytearray) -> list[tuple[str, str]]:
+def _columns(payload: bytes | memoryview) -> list[tuple[str, str]]:
     listed = fields(payload, HEADER)["columns"]
     columns: list[tuple[str, str]] = []
     for column in listed if isinstance(listed, list) else []:
@@ -274,16 +274,7 @@ def _columns(payload: bytearray) -> list[tuple[str, str]]:
     return columns
 
 
-def _table(stream: bytearray) -> pa.Table:
-    try:
-        table = pa.ipc.open_stream(pa.py_buffer(stream)).read_all()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError):
-        raise ProtocolBroken("not an Arrow stream") from None
-    return table
-
-
-def _refusal(payload: bytearray, relations: Sequence[str]) -> SqlRejected:
+def _refusal(payload: bytes | memoryview, relations: Sequence[str]) -> SqlRejected:
     message = fields(payload, REFUSED)
     reason, position, name = message["reason"], message["position"], message["name"]
     if reason not in list(Reason) or not isinstance(name, str):
@@ -292,7 +283,7 @@ def _refusal(payload: bytearray, relations: Sequence[str]) -> SqlRejected:
     return SqlRejected(Reason(reason), integer(position) or None, plain, relations)
 
 
-def _failure(payload: bytearray) -> Failure:
+def _failure(payload: bytes | memoryview) -> Failure:
     message = fields(payload, FAIL)
     code, explanation, position = message["code"], message["help"], message["position"]
     if code not in list(Code) or explanation not in list(Help):

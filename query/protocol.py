@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 import orjson
+import pyarrow as pa
 
 from query.verdict import Json
 
@@ -72,7 +73,7 @@ class Channel:
     def send_json(self, kind: Kind, message: Mapping[str, object], *, deadline: float | None = None) -> None:
         self.send(kind, orjson.dumps(message), deadline=deadline)
 
-    def receive(self, *, deadline: float | None = None) -> tuple[Kind, bytearray]:
+    def receive(self, *, deadline: float | None = None) -> tuple[Kind, bytes | memoryview]:
         """Return the next frame.
 
         Args:
@@ -82,7 +83,8 @@ class Channel:
             OutOfTime: the deadline passed first.
             ProtocolBroken: the other side is gone, or the frame is unknown or too large.
         """
-        header = self._exactly(HEADER_BYTES, deadline)
+        header = bytearray(HEADER_BYTES)
+        self._fill(memoryview(header), deadline)
         size = int.from_bytes(header[1:], "big")
         try:
             kind = Kind(header[0])
@@ -90,11 +92,11 @@ class Channel:
             raise ProtocolBroken("unknown kind of frame") from None
         if size > (BATCH_BYTES if kind is Kind.BATCH else JSON_BYTES):
             raise ProtocolBroken("frame above its cap")
-        return kind, self._exactly(size, deadline)
+        memory = memoryview(pa.allocate_buffer(size)).cast("B")  # not cleared first, as a bytearray would be
+        self._fill(memory, deadline)
+        return kind, memory if kind is Kind.BATCH else memory.tobytes()
 
-    def _exactly(self, size: int, deadline: float | None) -> bytearray:
-        buffer = bytearray(size)
-        rest = memoryview(buffer)
+    def _fill(self, rest: memoryview, deadline: float | None) -> None:
         while rest:
             try:
                 self._socket.settimeout(_seconds_to(deadline))
@@ -106,14 +108,13 @@ class Channel:
             if not received:
                 raise ProtocolBroken("the other side is gone")
             rest = rest[received:]
-        return buffer
 
 
 def _seconds_to(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.001, deadline - time.monotonic())  # 0 would mean: do not wait
 
 
-def fields(payload: bytes | bytearray, known: Mapping[str, type | tuple[type, ...]]) -> dict[str, Json]:
+def fields(payload: bytes | memoryview, known: Mapping[str, type | tuple[type, ...]]) -> dict[str, Json]:
     """Return the JSON object of a frame, which has exactly the `known` keys, each with a value of its type."""
     try:
         message: Json = orjson.loads(payload)

@@ -96,7 +96,7 @@ class Zygote:
         self._process.wait(EXIT_S)
         self._socket.close()
 
-    def _expect(self, wanted: Kind, deadline: float) -> bytearray:
+    def _expect(self, wanted: Kind, deadline: float) -> bytes | memoryview:
         kind, payload = self._channel.receive(deadline=deadline)
         if kind is not wanted:
             raise ProtocolBroken("another frame expected")

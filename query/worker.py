@@ -12,8 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
-
 from query import confine, engine, failures, gate
 from query.confine import ConfinementFailed, Territory
 from query.engine import Engine, EngineLimits, Rows
@@ -21,6 +19,7 @@ from query.failures import Code, Failure, Help
 from query.protocol import Channel, Kind, ProtocolBroken, fields, integer, texts
 from query.refusals import SqlRejected
 from query.verdict import Json
+from query.wire import Frame
 
 MIB: Final = 1024**2
 SLACK: Final = 16 * MIB  # the engine counts blocks, the kernel files: its own cap must meet a query first
@@ -107,26 +106,16 @@ class Worker:
 
     def _send(self, rows: Rows, limit: int, max_bytes: int) -> int:
         """Send BATCH frames, each a whole Arrow stream: a frame can be read without the others."""
-        held: list[pa.RecordBatch] = []
-        sent, size = 0, 0
+        frame = Frame(rows.schema)
+        sent = 0
         for batch in rows.batches(limit=limit, max_bytes=max_bytes, piece_bytes=FRAME_BYTES):
-            held.append(batch)
-            sent, size = sent + batch.num_rows, size + batch.nbytes
-            if size >= FRAME_BYTES:
-                self._channel.send(Kind.BATCH, stream(rows.schema, held))
-                held, size = [], 0
-        if held or not sent:
-            self._channel.send(Kind.BATCH, stream(rows.schema, held))
+            frame.add(batch)
+            sent += batch.num_rows
+            if frame.size >= FRAME_BYTES:
+                self._channel.send(Kind.BATCH, frame.take())
+        if frame.size or not sent:
+            self._channel.send(Kind.BATCH, frame.take())
         return sent
-
-
-def stream(schema: pa.Schema, batches: list[pa.RecordBatch]) -> memoryview:
-    """Return an Arrow stream of these batches."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        for batch in batches:
-            writer.write(batch)  # pyright: ignore[reportUnknownMemberType] - partial stub
-    return memoryview(sink.getvalue())
 
 
 def readable(objects: Iterable[str], *, remote: bool) -> tuple[Path, ...]:
@@ -148,7 +137,7 @@ def places(views: Json) -> dict[str, list[int]]:
     return {name: [integer(place) for place in value] for name, value in listed.items()}
 
 
-def answer(worker: Worker, kind: Kind, payload: bytes | bytearray) -> None:
+def answer(worker: Worker, kind: Kind, payload: bytes | memoryview) -> None:
     """Do what one frame asks."""
     match kind:
         case Kind.JUDGE:

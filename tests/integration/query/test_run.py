@@ -99,6 +99,17 @@ def test_type_that_would_lose_its_value_is_refused(store: Store, expression: str
         store.ask(f"select {expression} as v")
 
 
+def test_enumeration_counts_as_the_texts_that_it_becomes(store: Store) -> None:
+    """As a dictionary ten thousand long texts would be one, until somebody writes them out."""
+    long = "x" * 30_000
+    one = f"select '{long}'::enum('{long}') as e from range(10000)"
+    answer = store.ask(f"select e, [e] as l from ({one})", limit=10_000)
+    assert answer.truncated
+    assert 100 <= answer.table.num_rows <= 200
+    assert answer.table.column("e")[0].as_py() == answer.table.column("l")[0].as_py()[0] == long
+    assert answer.columns[0].type.startswith("ENUM")
+
+
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
