@@ -1,30 +1,20 @@
 """Which blocks a statement can need, and which files hold them. Pure. Ranges are end-exclusive.
 
-A wrong answer here would cost rows, so only what is certain narrows: conjuncts on `block_number` in the WHERE of the
-SELECT whose only FROM is the relation itself. All else means every block. The filter itself still runs in the engine.
+A wrong answer here would cost rows, so only what is certain narrows. `queries` reads what each query shows, bottom-up;
+the walk here goes top-down and passes on what is asked of it. The filters themselves still run in the engine.
+
+Each step keeps the answer whatever else the relations hold, so that steps add up: rows of one reference outside its
+range can be taken away; then a range of what is left may narrow a neighbour, a subquery or a CTE.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
 
-from query.verdict import EVERYTHING, LAST, Json
+from query.predicates import Ranges, Term, union
+from query.queries import Demand, Node, Query, Reader, Scope, definitions, is_query, nodes
+from query.sources import COLUMN, Join, Outer, Part, beside, names_of
+from query.verdict import EVERYTHING, Json
 from trace_ray.contracts import BlockRange, GrantedFile, by_range
-
-Ranges = tuple[BlockRange, ...]
-
-COLUMN: Final = "block_number"
-MAX_RANGES: Final = 64  # an IN list with more points is taken as one range around them
-INTEGERS: Final = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
-                             "HUGEINT"})  # fmt: skip
-WIDE: Final = frozenset({"BIGINT", "UBIGINT", "HUGEINT"})  # a cast of the column to these keeps every value
-MIRRORED: Final = {
-    "COMPARE_EQUAL": "COMPARE_EQUAL",
-    "COMPARE_LESSTHAN": "COMPARE_GREATERTHAN",
-    "COMPARE_GREATERTHAN": "COMPARE_LESSTHAN",
-    "COMPARE_LESSTHANOREQUALTO": "COMPARE_GREATERTHANOREQUALTO",
-    "COMPARE_GREATERTHANOREQUALTO": "COMPARE_LESSTHANOREQUALTO",
-}
 
 
 def block_ranges(statement: Json, relations: Mapping[str, str]) -> dict[str, Ranges]:
@@ -32,13 +22,107 @@ def block_ranges(statement: Json, relations: Mapping[str, str]) -> dict[str, Ran
 
     Args:
         statement: The query node of a tree that the gate's walk has accepted.
-        relations: Granted names by their lower case. A CTE of such a name only widens the answer.
+        relations: Granted names by their lower case. Each has a column `block_number`.
     """
-    found: dict[str, list[BlockRange]] = {}
-    for name, ranges in _references(statement):
-        if name.lower() in relations:
-            found.setdefault(relations[name.lower()], []).extend(ranges)
-    return {name: by_range(ranges) for name, ranges in found.items()}
+    tree = list(nodes(statement))
+    tables = {str(node.get("table_name")).lower() for node in tree if _is_table(node)}
+    everything = {relations[name]: EVERYTHING for name in tables if name in relations}
+    if not isinstance(statement, dict) or any(_counts_rows(node) for node in tree):
+        return everything
+    defined = {name for node in tree for name, _ in definitions(node)}
+    walk = _Walk(relations)
+    walk.query(walk.reader.query(statement, {}), {}, Outer())
+    found = {name: by_range(ranges) for name, ranges in walk.found.items() if name.lower() not in defined}
+    return {**everything, **found}
+
+
+def _is_table(node: Node) -> bool:
+    return node.get("type") == "BASE_TABLE" and "class" not in node
+
+
+def _counts_rows(node: Node) -> bool:
+    """Say whether the place of a row among others decides: in a sample, or in a join by position."""
+    return "sample" in node or node.get("ref_type") == "POSITIONAL"
+
+
+class _Walk:
+    """Visits each query once, its CTEs after all that refers to them."""
+
+    def __init__(self, relations: Mapping[str, str]) -> None:
+        self.reader = Reader(relations)
+        self.found: dict[str, list[BlockRange]] = {}
+        self._relations = relations
+        self._demands: dict[Query, list[Demand]] = {}
+
+    def query(self, query: Query, demand: Demand, outer: Outer) -> None:
+        if query.source is not None:
+            self._select(query, query.source, demand, outer)
+        for place, side in enumerate(query.sides):
+            asked = {names[place]: demand[name] for name, names in query.paired.items() if name in demand}
+            self.query(side, asked, outer)
+        if query.source is None:
+            self._others(query.node.get("modifiers"), query.scope, outer)
+        for cte in reversed(query.ctes):
+            self.query(cte, _joined(self._demands.pop(cte, [])), outer)
+
+    def _select(self, query: Query, source: Part, demand: Demand, outer: Outer) -> None:
+        narrowed, around = self.reader.solve(query, source, demand, outer)
+        self._part(source, query.scope, narrowed, around)
+        inside = around.below(names_of(source))
+        for key, content in query.node.items():
+            if key not in {"from_table", "cte_map"}:
+                self._others(content, query.scope, inside)
+
+    def _part(self, part: Part, scope: Scope, narrowed: Mapping[Term, Ranges], around: Outer) -> None:
+        """Visit what stands in a FROM; what is to the right sees what is to its left."""
+        if isinstance(part, Join):
+            left, right = names_of(part.left), names_of(part.right)
+            self._part(part.left, scope, narrowed, around)
+            self._part(part.right, scope, narrowed, around.below(left))
+            self._others(part.condition, scope, around.below(beside(left, right)))
+            return
+        places = {name: (part.number, name) for name in part.columns.known}
+        demand = {name: narrowed[place] for name, place in places.items() if place in narrowed}
+        read = self.reader.reads.get(part.number)
+        if part.relation:
+            self.found.setdefault(part.relation, []).extend(demand.get(COLUMN, EVERYTHING))
+        elif read is None:
+            self._others(list(part.node.values()), scope, around)
+        elif _is_table(part.node):
+            self._demands.setdefault(read, []).append(demand)
+        else:
+            self.query(read, demand, around)
+
+    def _others(self, value: Json, scope: Scope, outer: Outer) -> None:
+        """Visit the queries inside anything else; of a relation or a CTE that is met there, all is needed."""
+        if isinstance(value, list):
+            for item in value:
+                self._others(item, scope, outer)
+        elif not isinstance(value, dict):
+            return
+        elif is_query(value):
+            self.query(self.reader.query(value, scope), {}, outer)
+        elif _is_table(value):
+            self._refer(str(value.get("table_name")).lower(), scope)
+        else:
+            self._others(list(value.values()), scope, outer)
+
+    def _refer(self, name: str, scope: Scope) -> None:
+        cte = scope.get(name)
+        if cte is None and name in self._relations:
+            self.found.setdefault(self._relations[name], []).extend(EVERYTHING)
+        elif cte is not None and cte.query is not None:
+            self._demands.setdefault(cte.query, []).append({})
+
+
+def _joined(demands: Sequence[Demand]) -> Demand:
+    """Return what all references to a CTE together ask of it; everything when there is none."""
+    first, *others = demands or [{}]
+    return {
+        name: union((*ranges, *(blocks for other in others for blocks in other[name])))
+        for name, ranges in first.items()
+        if all(name in other for other in others)
+    }
 
 
 def select_files(files: Sequence[GrantedFile], ranges: Ranges) -> list[GrantedFile]:
@@ -50,139 +134,3 @@ def select_files(files: Sequence[GrantedFile], ranges: Ranges) -> list[GrantedFi
         return before > 0 and ranges[before - 1].end > file.min_block
 
     return [file for file in files if needed(file)] or list(files[:1])
-
-
-# --- references ---------------------------------------------------------------------------------------------------
-
-
-def _references(value: Json) -> Iterator[tuple[str, Ranges]]:
-    if isinstance(value, list):
-        for item in value:
-            yield from _references(item)
-        return
-    if not isinstance(value, dict):
-        return
-    if value.get("type") == "BASE_TABLE" and "class" not in value:
-        yield str(value.get("table_name")), EVERYTHING
-        return
-    source = value.get("from_table")
-    alone = value.get("type") == "SELECT_NODE" and _is_plain(source) and "sample" not in value
-    if alone and isinstance(source, dict):
-        names = {str(source["table_name"]).lower(), str(source.get("alias", source["table_name"])).lower()}
-        yield str(source["table_name"]), _ranges(value.get("where_clause"), names)
-    for key, content in value.items():
-        if not (alone and key == "from_table"):
-            yield from _references(content)
-
-
-def _is_plain(source: Json) -> bool:
-    """Say whether a FROM is one relation under its own column names, unsampled: a sample draws before the filter."""
-    return (
-        isinstance(source, dict)
-        and source.get("type") == "BASE_TABLE"
-        and "sample" not in source
-        and "column_name_alias" not in source
-    )
-
-
-# --- predicates ---------------------------------------------------------------------------------------------------
-
-
-def _ranges(predicate: Json, names: set[str]) -> Ranges:
-    """Return the blocks for which a predicate can be true; everything where that is not certain."""
-    if not isinstance(predicate, dict):
-        return EVERYTHING
-    kind, children = predicate.get("type"), predicate.get("children")
-    if kind in MIRRORED:
-        return _compared(str(kind), predicate.get("left"), predicate.get("right"), names)
-    if kind == "COMPARE_BETWEEN":
-        return _between(predicate, names)
-    if not isinstance(children, list) or not children:
-        return EVERYTHING
-    if kind == "CONJUNCTION_AND":
-        ranges = EVERYTHING
-        for child in children:
-            ranges = _intersection(ranges, _ranges(child, names))
-        return ranges
-    if kind == "CONJUNCTION_OR":
-        return _union(blocks for child in children for blocks in _ranges(child, names))
-    if kind == "COMPARE_IN" and _is_column(children[0], names):
-        points = [_integer(child) for child in children[1:]]
-        if None not in points:
-            return _union(blocks for point in points if point is not None for blocks in _span(point, point + 1))
-    return EVERYTHING
-
-
-def _compared(kind: str, left: Json, right: Json, names: set[str]) -> Ranges:
-    if _is_column(right, names):
-        kind, left, right = MIRRORED[kind], right, left
-    value = _integer(right)
-    if value is None or not _is_column(left, names):
-        return EVERYTHING
-    match kind:
-        case "COMPARE_EQUAL":
-            return _span(value, value + 1)
-        case "COMPARE_LESSTHAN":
-            return _span(0, value)
-        case "COMPARE_LESSTHANOREQUALTO":
-            return _span(0, value + 1)
-        case "COMPARE_GREATERTHAN":
-            return _span(value + 1, LAST)
-        case _:
-            return _span(value, LAST)
-
-
-def _between(predicate: Mapping[str, Json], names: set[str]) -> Ranges:
-    lower, upper = _integer(predicate.get("lower")), _integer(predicate.get("upper"))
-    if not _is_column(predicate.get("input"), names):
-        return EVERYTHING
-    return _span(0 if lower is None else lower, LAST if upper is None else upper + 1)
-
-
-def _is_column(value: Json, names: set[str]) -> bool:
-    if not isinstance(value, dict):
-        return False
-    if value.get("class") == "CAST" and _casts_to(value, WIDE):
-        return _is_column(value.get("child"), names)
-    listed = value.get("column_names")
-    if value.get("class") != "COLUMN_REF" or not isinstance(listed, list):
-        return False
-    parts = [str(part).lower() for part in listed]
-    return parts == [COLUMN] or (len(parts) == len(("relation", COLUMN)) and parts[1] == COLUMN and parts[0] in names)
-
-
-def _integer(value: Json) -> int | None:
-    """Return the value of an integer constant, through casts that cannot change it."""
-    if not isinstance(value, dict):
-        return None
-    if value.get("class") == "CAST" and _casts_to(value, INTEGERS):
-        return _integer(value.get("child"))
-    constant = value.get("value")
-    if value.get("class") != "CONSTANT" or not isinstance(constant, dict):
-        return None
-    kind, number = constant.get("type"), constant.get("value")
-    if not isinstance(kind, dict) or kind.get("id") not in INTEGERS:
-        return None
-    return number if isinstance(number, int) and not isinstance(number, bool) else None
-
-
-def _casts_to(value: Mapping[str, Json], types: frozenset[str]) -> bool:
-    cast_type = value.get("cast_type")
-    return isinstance(cast_type, dict) and cast_type.get("id") in types and value.get("try_cast") is False
-
-
-# --- arithmetic of ranges -----------------------------------------------------------------------------------------
-
-
-def _span(start: int, end: int) -> Ranges:
-    start, end = max(0, start), min(LAST, end)
-    return (BlockRange(start, end),) if start < end else ()
-
-
-def _union(ranges: Iterable[BlockRange]) -> Ranges:
-    joined = by_range(list(ranges))
-    return joined if len(joined) <= MAX_RANGES else (BlockRange(joined[0].start, joined[-1].end),)
-
-
-def _intersection(left: Ranges, right: Ranges) -> Ranges:
-    return _union(BlockRange(max(a.start, b.start), min(a.end, b.end)) for a in left for b in right if a.overlaps(b))
