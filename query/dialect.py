@@ -9,6 +9,10 @@ from collections.abc import Collection
 from typing import Final
 
 import sqlglot
+import sqlglot.optimizer.annotate_types
+import sqlglot.optimizer.normalize_identifiers
+import sqlglot.optimizer.simplify
+import sqlglot.serde  # as the three above: its parser loads them late, when a confined process cannot read them
 from sqlglot import exp
 
 from query.functions.reviewed import FunctionList
@@ -24,6 +28,7 @@ FORBIDDEN: Final = (
     exp.TruncateTable, exp.Analyze, exp.Cache, exp.LoadData, exp.Export, exp.Install, exp.JSONTable, exp.XMLTable,
     exp.Directory,
 )  # fmt: skip
+CALLS: Final = frozenset({"current_schema", "current_catalog", "current_database", "current_query"})  # without brackets
 PARAMETERS: Final = (exp.Placeholder, exp.Parameter, exp.SessionParameter)
 
 
@@ -57,6 +62,10 @@ def _check_node(node: exp.Expr, known: Collection[str], functions: FunctionList)
         raise SqlRejected(Reason.PARAMETERS)
     if isinstance(node, exp.Table):
         _check_table(node, known, functions)
+    elif isinstance(node, exp.Escape) or (
+        isinstance(node, exp.Column) and not node.table and node.name.lower() in CALLS
+    ):
+        raise SqlRejected(Reason.FUNCTION)
     elif isinstance(node, exp.Anonymous):
         if node.name.lower() not in functions.scalar | functions.table:
             raise SqlRejected(Reason.FUNCTION)

@@ -5,7 +5,7 @@ The engine's own parse tree decides (`tree`), since what runs is then what was j
 (`dialect`). Whatever is unknown, or raises, is refused.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 import orjson
 
@@ -17,31 +17,36 @@ from query.verdict import Json, Verdict
 
 
 def validate_sql(
-    sql: str, relations: Collection[str], *, parse_tree: Callable[[str], str] = engine.parse_tree
+    sql: str, relations: Collection[str] | None = None, *, parse_tree: Callable[[str], str] = engine.parse_tree
 ) -> Verdict:
-    """Return what an accepted statement reads.
+    """Return what an accepted statement reads: `validate_sql("select 1").relations == frozenset()`.
+
+    Nothing is run and no relation is looked up, so any process may ask. Parsing takes up to half a second for a text of
+    the largest size; the service therefore asks in a child that can be killed.
 
     Args:
         sql: The statement as the asker wrote it.
-        relations: The names that may be read; compared without case, as the engine does.
+        relations: The names that may be read; compared without case, as the engine does. With None each plain name
+            counts as a relation, the engine's own (`pg_tables`) too: the caller must compare `Verdict.relations` to
+            what is granted.
 
     Raises:
-        SqlRejected: with the reason; never with SQL text.
+        SqlRejected: with the reason, the position in the text and, when a name is to blame, the name; never SQL text.
     """
     try:
         return _judge(sql, relations, parse_tree)
     except SqlRejected as refusal:
         position = None if refusal.position is None else character(sql, refusal.position)
-        raise SqlRejected(refusal.reason, position, refusal.name, relations) from None
+        raise SqlRejected(refusal.reason, position, refusal.name, relations or ()) from None
     except RecursionError:
         raise SqlRejected(Reason.TOO_COMPLEX) from None
 
 
-def _judge(sql: str, relations: Collection[str], parse_tree: Callable[[str], str]) -> Verdict:
+def _judge(sql: str, relations: Collection[str] | None, parse_tree: Callable[[str], str]) -> Verdict:
     check_text(sql)
-    granted = {name.lower(): name for name in relations}
     functions = reviewed.load()
     statement = _statement(parse_tree(sql))
+    granted = {name.lower(): name for name in (_plain_names(statement) if relations is None else relations)}
     walk = tree.Walk(sql.encode(), granted, functions)
     tree.query_node(walk, statement, frozenset())
     ranges = prune.block_ranges(statement, granted)
@@ -75,6 +80,19 @@ def _statement(serialized: str) -> Json:
     if set(statements[0]) != {"node"}:
         raise SqlRejected(Reason.UNSUPPORTED)
     return statements[0]["node"]
+
+
+def _plain_names(value: Json) -> Iterator[str]:
+    """Yield the names that a tree reads from, as far as they are plain identifiers."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _plain_names(item)
+    elif isinstance(value, dict):
+        name = value.get("table_name")
+        if value.get("type") == "BASE_TABLE" and isinstance(name, str) and dialect.PLAIN.fullmatch(name):
+            yield name
+        for item in value.values():
+            yield from _plain_names(item)
 
 
 def _parse_refusal(answer: dict[str, Json]) -> SqlRejected:

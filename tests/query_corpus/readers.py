@@ -1,7 +1,7 @@
 """The gate's readers, asked one at a time, for the tests of the corpora."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from query import dialect, engine, gate, tree
 from query.functions import reviewed
@@ -51,3 +51,24 @@ def nodes(value: object) -> Iterator[dict[str, object]]:
     elif isinstance(value, list):
         for item in value:
             yield from nodes(item)
+
+
+def covering(statements: Iterable[str]) -> list[str]:
+    """The statements whose tree shows a field of a kind of node that none before it shows."""
+    seen: set[tuple[str, str, str]] = set()
+    chosen: list[str] = []
+    for sql in statements:
+        shown = {
+            (str(node.get("class")), _kind(node), key)
+            for node in nodes(json.loads(engine.parse_tree(sql)))
+            for key in node
+        }
+        if not shown <= seen:
+            chosen.append(sql)
+            seen |= shown
+    return chosen
+
+
+def _kind(node: dict[str, object]) -> str:
+    kind = node.get("type")
+    return kind if isinstance(kind, str) else ""

@@ -1,6 +1,6 @@
 """A small chain in real Parquet files, and questions about it in real child processes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -11,6 +11,7 @@ import pytest
 
 from query import run
 from query.question import Answer, Limits, Question
+from tests.integration.query.prey import Prey, roaming
 from trace_ray.contracts import DEFAULT_ORG, BlockRange, DatasetUuid, Grant, GrantedDataset, GrantedFile
 from trace_ray.extract.schema import SCHEMAS
 
@@ -65,6 +66,11 @@ class Store:
     def locate(self, key: str) -> str:
         return str(self.root / key)
 
+    @property
+    def sources(self) -> dict[str, list[str]]:
+        """Relation -> paths of its objects."""
+        return {dataset.name: [self.locate(file.key) for file in dataset.files] for dataset in self.grant.datasets}
+
     def ask(self, sql: str, *, limit: int = 1000, limits: Limits = Limits()) -> Answer:  # noqa: B008 - frozen
         return run.once(Question(sql, limit), self.grant, locate=self.locate, scratch=self.scratch, limits=limits)
 
@@ -91,3 +97,9 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Grant]:
 @pytest.fixture
 def store(chain: tuple[Path, Grant], tmp_path: Path) -> Store:
     return Store(*chain, tmp_path / "scratch")
+
+
+@pytest.fixture
+def prey(tmp_path: Path) -> Iterator[Prey]:
+    with roaming(tmp_path) as laid_out:
+        yield laid_out

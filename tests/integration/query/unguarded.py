@@ -1,7 +1,8 @@
 """Runs statements without the gate, each in a fresh process behind the walls that are left on. Run as a script.
 
 Reads one JSON object from stdin: the statements, the sources, the directories, and which walls stand. Writes one JSON
-line per statement: what it returned (bytes in hex), or the class of its error, or the signal that ended it.
+line per statement: what it returned (bytes in hex), or the class of its error, or the signal that ended it. A benign
+statement is asked after each, in a process of its own; the script fails when it does not answer.
 """
 
 import json
@@ -13,23 +14,25 @@ from pathlib import Path
 from typing import TypedDict
 
 import duckdb
+import pyarrow as pa
 
 from query import confine, engine
 from query.confine import Territory
 from query.results import plain
 from query.worker import MIB, readable
 
-SECONDS = 3.0
+BENIGN, EXPECTED = "select count(*) from devnet_blocks", "[[60]]"
 SHOWN_ROWS, SHOWN = 200, 30_000  # a pipe holds 64 KiB
 
 
 class Task(TypedDict):
-    """`walls` holds `lock` (DuckDB's own) and `landlock`, or one of them."""
+    """`walls` holds `lock` (DuckDB's own) and `landlock`, or one of them; `seconds` is what each statement may take."""
 
     statements: list[str]
     sources: dict[str, list[str]]
     spill: str
     walls: list[str]
+    seconds: float
 
 
 def run(task: Task, sql: str) -> object:
@@ -68,7 +71,7 @@ def forked(task: Task, sql: str) -> object:
         os.write(writer, json.dumps(run(task, sql)).encode())
         os._exit(0)
     os.close(writer)
-    ready, _, _ = select.select([reader], [], [], SECONDS)
+    ready, _, _ = select.select([reader], [], [], task["seconds"])
     if not ready:
         os.kill(child, signal.SIGKILL)
     with os.fdopen(reader, "rb") as pipe:
@@ -79,8 +82,12 @@ def forked(task: Task, sql: str) -> object:
 
 def main() -> None:
     task: Task = json.load(sys.stdin)
+    pa.array([None])  # imports pandas where it is installed, while its files can still be read
     for sql in task["statements"]:
-        sys.stdout.write(json.dumps(forked(task, sql)) + "\n")
+        outcome = forked(task, sql)
+        if forked({**task, "seconds": 30.0}, BENIGN) != EXPECTED:
+            raise RuntimeError("the next benign statement is not answered")
+        sys.stdout.write(json.dumps(outcome) + "\n")
 
 
 if __name__ == "__main__":

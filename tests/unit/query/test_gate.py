@@ -7,32 +7,22 @@ import pytest
 from query import dialect, engine, gate
 from query.refusals import Reason, SqlRejected
 from tests.query_corpus.corpus import RELATIONS, Hostile, benign, hostile
-from tests.query_corpus.readers import FUNCTIONS, first_reader_refuses, nodes, reason, second_reader_refuses
+from tests.query_corpus.readers import FUNCTIONS, covering, first_reader_refuses, nodes, reason, second_reader_refuses
 
-PLACES = {
-    "secret": "/srv/s.txt",
-    "object": "/srv/a.parquet",
-    "foreign": "/srv/b.parquet",
-    "outside": "/srv/o",
-    "port": 1,
-}
-HOSTILE = hostile(**PLACES)
+HOSTILE = hostile()
 BENIGN = benign()
+COVERING = covering(BENIGN)
 
 
 def test_the_corpora_are_as_large_as_promised() -> None:
-    assert len(HOSTILE) >= 240
-    assert len({statement.category for statement in HOSTILE}) >= 19
-    assert len(BENIGN) >= 110
+    assert len(HOSTILE) == len({statement.sql for statement in HOSTILE}) > 900
+    assert len({statement.category for statement in HOSTILE}) >= 25
+    assert len(BENIGN) > 200
 
 
 @pytest.mark.parametrize("statement", HOSTILE, ids=lambda statement: f"{statement.category}-{statement.sql[:40]}")
 def test_hostile_statement_gets_its_verdict(statement: Hostile) -> None:
-    found = reason(statement.sql)
-    if statement.verdict == "refused":
-        assert found != "accepted"
-    else:
-        assert found == statement.verdict
+    assert reason(statement.sql) == statement.verdict
 
 
 @pytest.mark.parametrize("sql", BENIGN, ids=lambda sql: str(sql)[:60])
@@ -78,6 +68,20 @@ def test_message_repeats_no_path() -> None:
     assert "/etc" not in str(caught.value)
 
 
+def test_without_a_grant_each_plain_name_counts_and_the_verdict_names_them() -> None:
+    verdict = gate.validate_sql("with a as (from b) select * from a, Foo where exists (from pg_tables)")
+    assert verdict.relations == {"b", "Foo", "pg_tables"}
+    assert set(verdict.block_ranges) == verdict.relations
+    for refused in (
+        "from '/etc/passwd'",
+        "from main.b",
+        "from read_text('a')",
+        "with a as (select 1), a.b as (from c)",
+    ):
+        with pytest.raises(SqlRejected):
+            gate.validate_sql(refused)
+
+
 # --- the text -----------------------------------------------------------------------------------------------------
 
 
@@ -97,6 +101,8 @@ def test_message_repeats_no_path() -> None:
         ("select " + "+".join(["1"] * 400), "too_complex"),
         ("select [" + ",".join(["1"] * 21_000) + "]", "too_complex"),
         ("select 'tab\tand\nnewline'", "accepted"),
+        ("select '" + "=" * 999 + "' -- " + "-" * 900, "accepted"),
+        ("select '" + "=" * 1_000 + "'", "too_complex"),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -144,7 +150,7 @@ def refused_as(sql: str, parsed: str) -> bool:
 def test_an_unknown_key_anywhere_in_a_tree_refuses() -> None:
     """A field that a later engine may add is not skipped: it refuses, whatever node it is in."""
     tried = 0
-    for sql in BENIGN:
+    for sql in COVERING:
         pristine = engine.parse_tree(sql)
         for index in range(sum(1 for _ in nodes(json.loads(pristine)))):
             changed = json.loads(pristine)
@@ -155,7 +161,7 @@ def test_an_unknown_key_anywhere_in_a_tree_refuses() -> None:
 
 
 def test_an_unknown_class_anywhere_in_a_tree_refuses() -> None:
-    for sql in BENIGN:
+    for sql in COVERING:
         pristine = engine.parse_tree(sql)
         for index, node in enumerate(nodes(json.loads(pristine))):
             if "class" not in node:
@@ -168,7 +174,7 @@ def test_an_unknown_class_anywhere_in_a_tree_refuses() -> None:
 def test_a_value_of_another_kind_anywhere_in_a_tree_refuses() -> None:
     """Whatever a later engine may write where we know a text, a number, a list or a node."""
     tried = 0
-    for sql in BENIGN:
+    for sql in COVERING:
         answer = json.loads(engine.parse_tree(sql))
         places = [(node, key) for node in nodes(answer) for key in node]
         for node, key in places:
@@ -231,9 +237,9 @@ def test_the_second_reader_alone_refuses_most_hostile_statements() -> None:
         statement for statement in HOSTILE if statement.verdict != "accepted" and second_reader_refuses(statement.sql)
     ]
     wanted = [statement for statement in HOSTILE if statement.verdict != "accepted"]
-    assert len(refused) / len(wanted) > 0.9
+    assert len(refused) / len(wanted) > 0.95
     missed = {statement.category for statement in wanted} - {statement.category for statement in refused}
-    assert missed <= {"wrong literals", "internals"}
+    assert missed <= {"crash and harm"}
 
 
 def test_the_gate_refuses_what_only_the_second_reader_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
