@@ -105,11 +105,11 @@ def test_the_lock_alone_stops_foreign_reads(store: Store, prey: Prey) -> None:
 def test_the_attacks_would_work_without_walls(store: Store, prey: Prey) -> None:
     """Else the tests above prove nothing."""
     before = fingerprint(prey.outside)
-    kinds = ("copy", "select * from '")
-    statements = [sql.sql for sql in attacks(store, prey) if "read_text" in sql.sql or sql.sql.startswith(kinds)]
+    wanted = {"file read", "file read by function", "file write", "server-side request"}
+    statements = [statement.sql for statement in attacks(store, prey) if statement.category in wanted]
     statements = [sql for sql in statements if str(store.root) not in sql and "/proc/" not in sql]  # others need it
     found = outcomes(store, prey, statements, [])
-    assert json.dumps(found).count(prey.marker) >= 20
+    assert json.dumps(found).count(prey.marker) >= 50
     assert fingerprint(prey.outside) != before
     assert prey.connections
 
