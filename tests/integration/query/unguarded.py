@@ -57,9 +57,9 @@ def opened(task: Task) -> duckdb.DuckDBPyConnection:
         confine.enter(Territory(read=read, write=spill))
     if "lock" in task["walls"]:
         limits = engine.EngineLimits(threads=1, memory_mb=512, spill_mb=64)
-        return engine.Engine(task["sources"], limits=limits, spill=spill).connection
+        return engine.Engine(task["sources"], limits=limits, spill=spill, remote=True).connection
     connection = duckdb.connect(config={"threads": 1, "temp_directory": str(spill)})
-    connection.load_extension(str(engine.httpfs()))  # else nobody could be reached, wall or not
+    connection.load_extension(str(engine.httpfs()))  # as the lock has it: else nobody could be reached, wall or not
     for relation, files in task["sources"].items():
         connection.execute(f"create temp view {relation} as select * from read_parquet({files})")
     return connection
