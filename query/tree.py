@@ -372,27 +372,25 @@ RECURSIVE: Final[Shape] = {
     "aliases": each(text),
     "key_targets": each(expression),
 }
-PLAIN_NODE: Final = one_of(
-    {
-        "SELECT_NODE": {
-            **NODE,
-            "select_list": each(expression),
-            "from_table": table_ref,
-            "where_clause": expression,
-            "group_expressions": each(expression),
-            "group_sets": each(each(number)),
-            "aggregate_handling": text,
-            "having": expression,
-            "sample": SAMPLE,
-            "qualify": expression,
-        },
-        "SET_OPERATION_NODE": {
-            **NODE,
-            "setop_type": text,
-            "setop_all": flag,
-            "left": query_node,
-            "right": query_node,
-        },
+NODES: Final[Mapping[str, Shape]] = {
+    "SELECT_NODE": {
+        **NODE,
+        "select_list": each(expression),
+        "from_table": table_ref,
+        "where_clause": expression,
+        "group_expressions": each(expression),
+        "group_sets": each(each(number)),
+        "aggregate_handling": text,
+        "having": expression,
+        "sample": SAMPLE,
+        "qualify": expression,
     },
-    "type",
-)
+    "SET_OPERATION_NODE": {
+        **NODE,
+        "setop_type": text,
+        "setop_all": flag,
+        "left": query_node,
+        "right": query_node,
+    },
+}
+PLAIN_NODE: Final = one_of(NODES, "type")

@@ -6,9 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from query import engine
-from tests.query_corpus.corpus import benign
-from tests.query_corpus.readers import first_reader_refuses, nodes, reason
+from query import engine, tree
+from query.refusals import Reason, SqlRejected
+from query.verdict import Json
+from tests.query_corpus.corpus import RELATIONS, benign
+from tests.query_corpus.readers import FUNCTIONS, covering, first_reader_refuses, nodes, reason
+
+Tree = dict[str, Json]
+Path = tuple[tuple[str, str], ...]
 
 EXPRESSION_SLOTS = """
 select {e}
@@ -130,6 +135,13 @@ pivot devnet_blocks on chain_id in (1) using max({e})
 select * from devnet_blocks pivot (max({e}) for chain_id in (1))
 select count(*) from devnet_blocks where block_number in (select length({e}))
 from devnet_blocks select {e}
+select 1 from devnet_blocks limit ({n})%
+select 1 from devnet_blocks limit 10% offset {n}
+select {e} -> 'a'
+select list_transform([1], ({e}) -> 1)
+pivot devnet_blocks on ({e} || chain_id) in ('1') using count(*)
+unpivot devnet_blocks on columns(c -> c = {e}) into name n value v
+unpivot devnet_blocks on ({e}) as a into name n value v
 """.strip().splitlines()
 
 RELATION_SLOTS = """
@@ -209,6 +221,128 @@ def test_no_relation_slot_hides_a_probe(slot: str) -> None:
         assert reason(slot.replace("{r}", probe)) != "accepted", probe
 
 
+# --- the probes cover every slot that the walk knows --------------------------------------------------------------
+
+
+CALL: Tree = {"class": "FUNCTION", "type": "FUNCTION", "function_name": "getenv"}
+READ: Tree = {"type": "TABLE_FUNCTION", "function": {"class": "FUNCTION", "function_name": "read_text"}}
+FILE: Tree = {"type": "BASE_TABLE", "table_name": "/etc/passwd"}
+QUERY: Tree = {"type": "SELECT_NODE", "select_list": [CALL], "from_table": {"type": "EMPTY"}}
+FILLINGS: tuple[Tree, ...] = (CALL, READ, FILE, QUERY, {"node": QUERY})
+NAMED = {*tree.REFS, *tree.MODIFIERS, *tree.NODES, "RECURSIVE_CTE_NODE"}
+WITHOUT_TEXT = {  # slots that no text reaches; they are filled in the tree alone
+    *((kind, key) for kind in ("FUNCTION", "WINDOW") for key in ("function_name", "schema")),
+    ("BASE_TABLE", "table_name"), ("RECURSIVE_CTE_NODE", "cte_name"),  # names
+    ("RECURSIVE_CTE_NODE", "key_targets"), (".cte_map.map.value", "key_targets"),  # the grammar has columns only
+}  # fmt: skip
+ENTERED = {Reason.FUNCTION, Reason.TABLE_FUNCTION, Reason.RELATION}
+
+
+class Recorder(tree.Walk):
+    """A walk that remembers which fields each node may have."""
+
+    def __init__(self, sql: str) -> None:
+        super().__init__(sql.encode(), {name: name for name in RELATIONS}, FUNCTIONS)
+        self.shapes: dict[int, tree.Shape] = {}
+
+    def shape(self, value: Json, shape: tree.Shape, scope: tree.Scope) -> None:
+        self.shapes[id(value)] = shape
+        super().shape(value, shape, scope)
+
+
+def kinds(node: object, kind: str = "", path: tuple[tuple[str, str], ...] = ()) -> Iterator[tuple[str, Tree, Path]]:
+    """Every node with its kind and the slots (kind, key) above it. A node without a class is named by its keys."""
+    if isinstance(node, list):
+        for item in node:
+            yield from kinds(item, kind, path)
+    elif isinstance(node, dict):
+        tag = node.get("class", node.get("type"))
+        named = isinstance(tag, str) and ("class" in node or tag in NAMED)
+        mine = str(tag) if named else kind
+        yield mine, node, path
+        for key, content in node.items():
+            yield from kinds(content, f".{key}" if named else f"{mine}.{key}", (*path, (mine, key)))
+
+
+def statement_of(sql: str) -> Json:
+    return json.loads(engine.parse_tree(sql))["statements"][0]["node"]
+
+
+def entered_slots() -> set[tuple[str, str]]:
+    """The slots into which the walk goes, found by filling every field that it knows; none may be let through."""
+    entered: set[tuple[str, str]] = set()
+    tried: set[tuple[str, str]] = set()
+    for sql in covering([*benign(), *filled_harmlessly()]):
+        statement = statement_of(sql)
+        recorder = Recorder(sql)
+        tree.query_node(recorder, statement, frozenset())
+        for kind, node, _ in kinds(statement):
+            for key in sorted(
+                {*recorder.shapes.get(id(node), node), *node} - {place[1] for place in tried if place[0] == kind}
+            ):
+                tried.add((kind, key))
+                if any(fill(sql, statement, node, key, filling) in ENTERED for filling in wrapped()):
+                    entered.add((kind, key))
+    return entered
+
+
+def wrapped() -> Iterator[Json]:
+    for filling in FILLINGS:
+        yield from (filling, [filling], [[filling]])
+
+
+def fill(sql: str, statement: Json, node: Tree, key: str, filling: Json) -> Reason:
+    """Put hostile text into a field; return why the walk refuses."""
+    before = dict(node)
+    node[key] = filling
+    try:
+        tree.query_node(Recorder(sql), statement, frozenset())
+    except SqlRejected as refusal:
+        return refusal.reason
+    finally:
+        node.clear()
+        node.update(before)
+    raise AssertionError(f"a hostile {key} passes in: {sql}")
+
+
+def filled_harmlessly() -> list[str]:
+    return [slot.replace("{e}", "'1'").replace("{n}", "1") for slot in EXPRESSION_SLOTS] + [
+        slot.replace("{r}", "devnet_blocks") for slot in RELATION_SLOTS
+    ]
+
+
+def probed_slots() -> set[tuple[str, str]]:
+    """The slots below which the probes above put their hostile text."""
+    probed: set[tuple[str, str]] = set()
+    probes = [slot.replace("{e}", "getenv('x')").replace("{n}", "length(getenv('x'))") for slot in EXPRESSION_SLOTS]
+    probes += [
+        slot.replace("{e}", "(from '/etc/passwd')").replace("{n}", "(from '/etc/passwd')") for slot in EXPRESSION_SLOTS
+    ]
+    probes += [slot.replace("{r}", relation) for slot in RELATION_SLOTS for relation in HOSTILE_RELATIONS]
+    for sql in probes:
+        answer = json.loads(engine.parse_tree(sql))
+        for _, node, path in kinds(answer["statements"][0]["node"] if not answer["error"] else []):
+            if node.get("function_name") in {"getenv", "read_text"} or node.get("table_name") == "/etc/passwd":
+                probed.update(path)
+    return probed
+
+
+def test_every_slot_that_the_walk_enters_has_a_probe() -> None:
+    """A shape that gets a new field for an expression or a relation needs a probe above."""
+    entered = entered_slots()
+    assert len(entered) > 60
+    assert entered - probed_slots() == WITHOUT_TEXT
+
+
+def test_every_shape_of_the_walk_is_met() -> None:
+    """Else its slots were not tried."""
+    met = {kind for sql in [*benign(), *filled_harmlessly()] for kind, _, _ in kinds(statement_of(sql))}
+    assert {*tree.EXPRESSIONS, *tree.REFS, *tree.MODIFIERS, *tree.NODES} - met == set()
+
+
+# --- hostile text in place of any token ---------------------------------------------------------------------------
+
+
 def test_a_probe_spliced_into_any_benign_statement_is_refused() -> None:
     """Every literal, column and relation of the benign corpus is replaced by hostile text, one at a time."""
     tried = 0
@@ -227,7 +361,7 @@ def splices(sql: str) -> Iterator[str]:
         at = node.get("query_location")
         if not isinstance(at, int) or at >= len(text):
             continue
-        token = re.match(rb"'(?:[^']|'')*'|\"[^\"]+\"|[\w.]+", text[at:])
+        token = re.match(rb"[eE]?'(?:[^']|'')*'|\"[^\"]+\"|[\w.]+", text[at:])
         if token is None:
             continue
         before, after = text[:at].decode(), text[at + token.end() :].decode()
