@@ -18,7 +18,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from query import attach, wire
+from query import attach, macros, wire
 from query.attach import Sources
 from query.cut import fitting
 from query.functions import reviewed
@@ -139,6 +139,7 @@ class Engine:
         self.connection.execute("set timezone = 'UTC'")
         self.connection.execute("set parquet_metadata_cache = true")
         self.connection.execute("set validate_external_file_cache = 'NO_VALIDATION'")  # objects never change
+        macros.install(self.connection)
         if sources is not None:
             self.bind([location for locations in sources.values() for location in locations])
             self.show(sources)

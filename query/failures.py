@@ -39,6 +39,11 @@ class Help(StrEnum):
     OVERFLOW = "overflow"
     ONE_ROW = "one_row"
     TYPE = "type"
+    HEX = "hex"
+    SIGNATURE = "signature"
+    NUMBER = "number"
+    HASHED = "hashed"
+    OURS = "ours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,14 @@ class Failure:
 
 
 SPILL: Final = re.compile("Could not write|No space left|File too large|failed to offload")
+RAISED: Final = "occurred while executing the UDF: "  # what follows is the name of the class in Python
+NO_MEMORY: Final = re.compile(f"{RAISED}(?:pyarrow.lib.)?(?:Arrow)?MemoryError")
 PATTERNS: Final = (
+    (Help.SIGNATURE, re.compile(f"{RAISED}BadSignature")),
+    (Help.NUMBER, re.compile(f"{RAISED}BadText")),
+    (Help.HASHED, re.compile(f"{RAISED}TooLong")),
+    (Help.HEX, re.compile("Invalid input for hex digit")),
+    (Help.OURS, re.compile(rf'Macro "?{IDENTIFIER}"?(?:\(\))? does not support the supplied arguments')),
     (Help.COLUMN, re.compile(f'Referenced column "{IDENTIFIER}" not found')),
     (Help.COLUMN, re.compile(f'Column "{IDENTIFIER}" (?:does not exist on|in EXCLUDE list not found)')),
     (Help.RELATION_COLUMN, re.compile(f'(?:Table|Values list) "{IDENTIFIER}" does not have a column '
@@ -75,9 +87,17 @@ SENTENCES: Final = {
     Help.AMBIGUOUS: 'the column "{0}" is in more than one relation: write relation.{0}',
     Help.GROUP: 'the column "{0}" must be in GROUP BY, or wrapped: any_value({0})',
     Help.ARGUMENTS: "no form of this function takes {0}: cast its arguments",
-    Help.CONVERSION: "a value has the wrong type: cast it, use try_cast, or unhex('...') for bytes",
+    Help.CONVERSION: "a value has the wrong type: cast it, use try_cast, or hex_to_blob('0x...') for bytes",
     Help.OVERFLOW: "a number is out of its type's range: cast to HUGEINT, DECIMAL or DOUBLE",
     Help.ONE_ROW: "a subquery used as a value returns more than one row: add LIMIT 1 or an aggregate",
+    Help.HEX: "a text is no hexadecimal: write pairs of the digits 0-9 and a-f, as in hex_to_blob('0x00ff')",
+    Help.SIGNATURE: "a signature is not understood: write it as in 'Transfer(address indexed from, address indexed to, "
+    "uint256 value)', with address for a contract and uint8 for an enum",
+    Help.NUMBER: "a text is no number, or the number does not fit: give whole numbers of up to 256 bits, and amounts "
+    "with no more digits behind the point than they have decimals",
+    Help.HASHED: "keccak256() takes at most 4 MiB",
+    Help.OURS: "{0}() has no form for these arguments: give it BLOB columns as they are, and texts of bytes as "
+    "hex_to_blob('0x...')",
     Help.TYPE: "a result column has a type that JSON and Arrow cannot carry exactly: cast it to VARCHAR",
 }
 PLACES: Final = {
@@ -87,6 +107,7 @@ PLACES: Final = {
     Help.AMBIGUOUS: 1,
     Help.GROUP: 1,
     Help.ARGUMENTS: 1,
+    Help.OURS: 1,
 }
 
 
@@ -104,6 +125,8 @@ def classify(kind: str, details: Mapping[str, str]) -> Failure:
             return Failure(Code.MEMORY)
         case "InterruptException":
             return Failure(Code.TIMEOUT)
+        case _ if NO_MEMORY.search(message):
+            return Failure(Code.MEMORY)
         case "IOException" if SPILL.search(message):
             return Failure(Code.MEMORY)
         case "IOException" | "HTTPException":

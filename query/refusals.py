@@ -37,7 +37,7 @@ ADVICE: Final = {
     "json_each or json_tree",
     Reason.RELATION: "not a relation that you may read",
     Reason.PARAMETERS: "parameters (? or $1) cannot be bound here: write the value itself",
-    Reason.LITERAL: "the engine does not read x'ab' and 0xab as bytes or numbers: write unhex('ab') or 171",
+    Reason.LITERAL: "the engine does not read x'ab' and 0xab as bytes or numbers: write hex_to_blob('0xab') or 171",
     Reason.UNSUPPORTED: "it uses a form of SQL that is not allowed: write it in plain SELECT form",
     Reason.TOO_LONG: "it is too long: shorten it below 64 KiB",
     Reason.TOO_COMPLEX: "it is too deeply nested or too large: split it up",

@@ -13,7 +13,7 @@ from typing import Final
 
 import duckdb
 
-from query import confine, dialect, worker
+from query import confine, dialect, macros, worker
 from query.failures import Code
 from query.functions import reviewed
 from query.protocol import Channel, Kind, OutOfTime, ProtocolBroken, fields, integer
@@ -23,14 +23,14 @@ SOCKET_FD: Final = 0
 FIRST_FD: Final = 3
 PARENT: Final = {"parent": int}
 REAP: Final = {"pid": int}
-ABSENT: Final = ("pandas", "polars")  # the engine imports them on its first statement, which a confined worker may not
+ABSENT: Final = "polars"  # the engine imports it on its first statement, which a confined worker may not
 
 
 def prepare() -> None:
     """Load what is loaded late, so that workers share it and need no file for it."""
     duckdb.close()  # its import opens a connection with a thread
-    for name in ABSENT:
-        sys.modules[name] = None  # pyright: ignore[reportArgumentType] - Python's own sign for: not to be imported
+    macros.prepare()
+    sys.modules[ABSENT] = None  # pyright: ignore[reportArgumentType] - Python's own sign for: not to be imported
     dialect.check("select 1", {}, reviewed.load())
 
 

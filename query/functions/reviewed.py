@@ -9,6 +9,8 @@ from typing import Final
 
 import duckdb
 
+from query.functions.ours import OURS
+
 VERSION: Final = "1.5.5"
 INVENTORY: Final = """
 select function_name, function_type, coalesce(parameter_types::varchar, ''), coalesce(macro_definition, '')
@@ -18,7 +20,10 @@ from duckdb_functions() order by all
 
 @dataclass(frozen=True, slots=True)
 class FunctionList:
-    """Reviewed names, in lower case. `table` are allowed after FROM, `scalar` elsewhere, `denied` nowhere."""
+    """Reviewed names, in lower case. `table` are allowed after FROM, `scalar` elsewhere, `denied` nowhere.
+
+    `scalar` holds our own functions too (`ours`).
+    """
 
     duckdb: str
     inventory_sha256: str
@@ -32,7 +37,7 @@ def load() -> FunctionList:
     name = f"duckdb_{VERSION.replace('.', '_')}.json"
     raw = json.loads(files("query.functions").joinpath(name).read_bytes())
     denied = frozenset(name for names in raw["denied"].values() for name in names)
-    scalar = frozenset(raw["scalar"]) | frozenset(raw["made_by_the_parser"])
+    scalar = frozenset(raw["scalar"]) | frozenset(raw["made_by_the_parser"]) | OURS
     return FunctionList(raw["duckdb"], raw["inventory_sha256"], scalar, frozenset(raw["table"]), denied)
 
 

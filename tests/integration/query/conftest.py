@@ -17,6 +17,7 @@ from trace_ray.extract.schema import SCHEMAS
 
 BLOCKS, CHUNK, TXS = 60, 10, 3
 SENDER = bytes.fromhex("f39fd6e51aad88f6f4ce6ab8827279cfffb92266")
+TRANSFER = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")
 CONTRACT = bytes.fromhex("5fbdb2315678afecb367f032d93f642f64180aa3")
 
 
@@ -43,9 +44,12 @@ def transaction(number: int, index: int) -> dict[str, object]:
 
 
 def log(number: int, index: int) -> dict[str, object]:
+    """The second log of a block is a transfer of an ERC-20 token, the first one nothing known."""
     return {"block_number": number, "block_hash": hash_of(number), "transaction_index": index, "log_index": index,
-            "transaction_hash": hash_of(number * 100 + index), "address": CONTRACT, "topic0": hash_of(7),
-            "topic1": None, "topic2": None, "topic3": None, "data": hash_of(index), "chain_id": 31337}  # fmt: skip
+            "transaction_hash": hash_of(number * 100 + index), "address": CONTRACT,
+            "topic0": TRANSFER if index else hash_of(7), "topic1": bytes(12) + SENDER if index else None,
+            "topic2": bytes(12) + CONTRACT if index else None, "topic3": None,
+            "data": hash_of(number if index else 0), "chain_id": 31337}  # fmt: skip
 
 
 ROWS: Mapping[str, Callable[[int], list[dict[str, object]]]] = {

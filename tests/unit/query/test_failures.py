@@ -38,6 +38,12 @@ def fail(bound: Engine, sql: str) -> Failure:
         ("select 9223372036854775807 + 1", "out of its type's range"),
         ("select (select gas_used from t)", "more than one row"),
         ("select sum(sum(gas_used)) from t", "check its names, types and grouping"),
+        ("select hex_to_blob('/etc')", "a text is no hexadecimal"),
+        ("select event_topic('/etc')", "a signature is not understood"),
+        ("select to_u256('/etc')", "a text is no number"),
+        ("select keccak256(repeat('x', 5000000)::blob)", "at most 4 MiB"),
+        ("select keccak256('x')", "keccak256() has no form for these arguments"),
+        ("select keccak256()", "keccak256() has no form for these arguments"),
         ("select error('/etc/passwd')", "check its names, types and grouping"),
     ],
 )
@@ -46,6 +52,13 @@ def test_mistake_is_explained(bound: Engine, sql: str, wanted: str) -> None:
     assert failure.code is Code.SQL_ERROR
     assert wanted in failures.sentence(failure)
     assert "/" not in failures.sentence(failure)
+
+
+@pytest.mark.parametrize("name", ["MemoryError", "ArrowMemoryError", "pyarrow.lib.ArrowMemoryError"])
+def test_memory_that_our_functions_lack_is_lacking_memory(name: str) -> None:
+    message = f"Python exception occurred while executing the UDF: {name}: malloc of size 1 failed"
+    assert failures.classify("InvalidInputException", {"exception_message": message}) == Failure(Code.MEMORY)
+    assert failures.classify("InvalidInputException", {"exception_message": name}).code is Code.SQL_ERROR
 
 
 def test_position_is_the_place_of_the_mistake(bound: Engine) -> None:
