@@ -8,18 +8,19 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 from trace_ray import jobfile, variables
 from trace_ray.contracts import DEFAULT_ORG, Job, OrgId, S3Credentials
 from trace_ray.errors import RefusedInput, StackUnavailable
 from trace_ray.retry import RetryPolicy
+from trace_ray.variables import Reader
 
 # --- work ---------------------------------------------------------------------------------------------------------
 
@@ -65,9 +66,8 @@ VARIABLES: Final = (
     "TRACE_DATA_DIR", "TRACE_STATE_DATABASE_URL", "TRACE_DATA_DATABASE_URL", "TRACE_OBJECT_STORE", "TRACE_S3_ENDPOINT",
     "TRACE_ORG_ID", "TRACE_WORKERS", "TRACE_HTTP_PORT", "TRACE_ENGINE", "TRACE_RANGE_TIMEOUT_SECONDS",
     "TRACE_LEASE_SECONDS", "TRACE_TOKEN_KEYS", "TRACE_JWKS_URL", "TRACE_TOKEN_ISSUER", "TRACE_AUDIT_KEY",
+    "TRACE_URL", "TRACE_TOKEN",
 )  # fmt: skip
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     Raises:
         RefusedInput: with one sentence for each variable that is wrong; no sentence shows a secret.
     """
-    reader = _Reader(os.environ if environ is None else environ)
+    reader = Reader(os.environ if environ is None else environ)
     data_dir = reader.value("data_dir", "TRACE_DATA_DIR", variables.directory, Path.home() / ".trace-ray")
     state, data = _databases(reader)
     store = reader.value("object_store", "TRACE_OBJECT_STORE", variables.store_url, (data_dir / "objects").as_uri())
@@ -154,6 +154,31 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     if reader.problems:
         raise RefusedInput(reader.problems)
     return settings
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Where a query service is, and the token to ask it with."""
+
+    url: str
+    token: str = field(repr=False)
+
+
+def read_client_settings(environ: Mapping[str, str] | None = None) -> ClientSettings:
+    """Read what `trace_ray.client` needs, which is all that a user elsewhere has to set.
+
+    Raises:
+        RefusedInput: with one sentence for each variable that is missing or wrong; none shows the token.
+    """
+    reader = Reader(os.environ if environ is None else environ)
+    port = reader.value("http_port", "TRACE_HTTP_PORT", variables.whole(1, 65_535), HTTP_PORT)
+    url = reader.value("url", "TRACE_URL", variables.service_url, f"http://127.0.0.1:{port}")
+    token = reader.optional("token", "TRACE_TOKEN", variables.plain)
+    if token is None:
+        reader.problems.append("TRACE_TOKEN is not set: put there what `trace-ray token` prints")
+    if reader.problems:
+        raise RefusedInput(reader.problems)
+    return ClientSettings(url, token or "")
 
 
 def read_job(path: Path, org_id: OrgId = DEFAULT_ORG) -> Job:
@@ -275,32 +300,7 @@ def _from_stack(content: dict[str, Any]) -> Settings:
 # --- reading the environment --------------------------------------------------------------------------------------
 
 
-class _Reader:
-    """Reads variables one by one and collects what is wrong, so that all of it is told at once."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self.environ = {name: value.strip() for name, value in environ.items() if value.strip()}
-        self.sources: dict[str, str] = {}
-        self.problems: list[str] = []
-
-    def optional(self, setting: str, variable: str, parse: Callable[[str], T]) -> T | None:
-        """Return the parsed variable, or None when it is unset or wrong."""
-        text = self.environ.get(variable)
-        self.sources[setting] = variable if text else "default"
-        if text is None:
-            return None
-        try:
-            return parse(text)
-        except variables.VariableError as wrong:
-            self.problems.append(f"{variable} {wrong}")
-            return None
-
-    def value(self, setting: str, variable: str, parse: Callable[[str], T], default: T) -> T:
-        found = self.optional(setting, variable, parse)
-        return default if found is None else found
-
-
-def _databases(reader: _Reader) -> tuple[str | None, str | None]:
+def _databases(reader: Reader) -> tuple[str | None, str | None]:
     """Return the URLs of `state` and `data`; one server can hold both, in schemas of their own."""
     state = reader.optional("state_database_url", "TRACE_STATE_DATABASE_URL", variables.database_url)
     data = reader.optional("data_database_url", "TRACE_DATA_DATABASE_URL", variables.database_url)
@@ -317,13 +317,13 @@ def _databases(reader: _Reader) -> tuple[str | None, str | None]:
     return state, data
 
 
-def _s3_endpoint(reader: _Reader) -> str | None:
+def _s3_endpoint(reader: Reader) -> str | None:
     names = ("TRACE_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
     variable = next((name for name in names if name in reader.environ), names[0])
     return reader.optional("s3_endpoint", variable, variables.endpoint)
 
 
-def _s3_credentials(reader: _Reader) -> S3Credentials | None:
+def _s3_credentials(reader: Reader) -> S3Credentials | None:
     """Return what the shell knows about S3; actors elsewhere have only this and their machine's role."""
     environ = reader.environ
     key, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
@@ -337,7 +337,7 @@ def _s3_credentials(reader: _Reader) -> S3Credentials | None:
     return None if found == S3Credentials() else found
 
 
-def _rpc_pools(reader: _Reader) -> dict[str, RpcPool]:
+def _rpc_pools(reader: Reader) -> dict[str, RpcPool]:
     parts: dict[str, set[str]] = {}
     for variable in sorted(reader.environ):
         if match := POOL_VARIABLE.fullmatch(variable):
@@ -346,7 +346,7 @@ def _rpc_pools(reader: _Reader) -> dict[str, RpcPool]:
     return {name: pool for name, pool in pools.items() if pool is not None}
 
 
-def _rpc_pool(reader: _Reader, name: str, kinds: set[str]) -> RpcPool | None:
+def _rpc_pool(reader: Reader, name: str, kinds: set[str]) -> RpcPool | None:
     prefix = f"TRACE_RPC_POOL_{name}"
     if not POOL_NAME.fullmatch(name.lower()):
         reader.problems.append(

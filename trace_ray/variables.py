@@ -6,9 +6,9 @@ name. No such text repeats the value: it may hold a secret.
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from uuid import UUID
 
@@ -18,6 +18,8 @@ BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 KEY_LENGTH: Final = 12  # providers' keys have 20 characters and more; words of a path are shorter
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 WEB_SOCKETS: Final = ("ws", "wss")
+
+T = TypeVar("T")
 
 
 class VariableError(Exception):
@@ -72,6 +74,13 @@ def endpoint(text: str) -> str:
     parts = _http(text, "")
     if "@" in parts.netloc or parts.query or parts.fragment or parts.path not in ("", "/"):
         raise VariableError("holds more than a host: write http(s)://HOST:PORT, and keys into the AWS variables")
+    return text.rstrip("/")
+
+
+def service_url(text: str) -> str:
+    parts = _http(text, "")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise VariableError("holds more than a place: write http(s)://HOST:PORT, and the token into TRACE_TOKEN")
     return text.rstrip("/")
 
 
@@ -176,3 +185,28 @@ def _split(text: str) -> SplitResult | None:
         return parts if parts.port != 0 else None  # reading `port` is what checks it
     except ValueError:
         return None
+
+
+class Reader:
+    """Reads variables one by one and collects what is wrong, so that all of it is told at once."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = {name: value.strip() for name, value in environ.items() if value.strip()}
+        self.sources: dict[str, str] = {}
+        self.problems: list[str] = []
+
+    def optional(self, setting: str, variable: str, parse: Callable[[str], T]) -> T | None:
+        """Return the parsed variable, or None when it is unset or wrong."""
+        text = self.environ.get(variable)
+        self.sources[setting] = variable if text else "default"
+        if text is None:
+            return None
+        try:
+            return parse(text)
+        except VariableError as wrong:
+            self.problems.append(f"{variable} {wrong}")
+            return None
+
+    def value(self, setting: str, variable: str, parse: Callable[[str], T], default: T) -> T:
+        found = self.optional(setting, variable, parse)
+        return default if found is None else found

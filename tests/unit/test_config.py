@@ -270,6 +270,28 @@ def test_endpoint_with_more_than_a_host_is_refused() -> None:
     assert problems(environ) == [f"TRACE_S3_ENDPOINT holds more than a host: {advice}"]
 
 
+def test_client_needs_a_token_and_finds_the_local_service() -> None:
+    assert config.read_client_settings({"TRACE_TOKEN": KEY}) == config.ClientSettings("http://127.0.0.1:8000", KEY)
+    found = config.read_client_settings({"TRACE_TOKEN": KEY, "TRACE_HTTP_PORT": "9", "TRACE_URL": "https://host/base/"})
+    assert found.url == "https://host/base"
+    assert config.read_client_settings({"TRACE_TOKEN": KEY, "TRACE_HTTP_PORT": "9"}).url == "http://127.0.0.1:9"
+    assert KEY not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [(f"http://me:{KEY}@host", "holds more than a place"), (f"http://host?key={KEY}", "holds more than a place"),
+     ("host:8000", "is not")],
+)  # fmt: skip
+def test_place_of_a_service_that_is_none_is_refused(url: str, wrong: str) -> None:
+    with pytest.raises(RefusedInput) as caught:
+        config.read_client_settings({"TRACE_URL": url})
+    first, second = caught.value.problems
+    assert first.startswith(f"TRACE_URL {wrong}")
+    assert second.startswith("TRACE_TOKEN is not set")
+    assert KEY not in str(caught.value)
+
+
 def test_data_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     sentence = "TRACE_DATA_DIR is not a directory: name one, it is created when it is missing"
