@@ -233,6 +233,7 @@ def test_shared_pointers_do_not_multiply_data() -> None:
     started = time.process_time()
     assert decode_input("f(bytes[][] x)", bytes(4) + large) is None  # it would be 25 GB
     assert time.process_time() - started < 0.5
+    assert decode_input("f(bytes[][] x)", bytes(4) + bomb(40, 320)) is None  # 0.5 MB out of 3 KB
 
 
 def test_a_pointer_to_itself_ends() -> None:
