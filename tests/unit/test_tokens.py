@@ -254,6 +254,17 @@ def test_every_changed_character_of_a_token_is_noticed(ring: KeyRing) -> None:
                 fault(token[:place] + other + token[place + 1 :], ring)
 
 
+def test_a_token_has_one_spelling() -> None:
+    """The last character of a segment may hold bits that decode to nothing."""
+    parts = user().split(".")
+    for number, part in enumerate(parts):
+        for last in set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") - {part[-1]}:
+            fault(".".join([*parts[:number], part[:-1] + last, *parts[number + 1 :]]))
+    loose = parts[2][:-1] + chr(ord(parts[2][-1]) + 1)  # 43 characters for 32 bytes: two bits are loose
+    with pytest.raises(TokenRefused):
+        tokens.kid_of(".".join([*parts[:2], loose]))
+
+
 @RINGS
 def test_every_cut_and_every_addition_is_noticed(ring: KeyRing) -> None:
     token = user(ring)
@@ -310,6 +321,9 @@ def test_signed_content_that_is_no_json_object_is_refused(content: bytes) -> Non
 
 
 def test_a_text_that_is_too_long_is_not_even_read() -> None:
+    long = signed(claims_of(user()) | {"more": "x" * tokens.MAX_CHARS})
+    assert fault(long) is TokenFault.MALFORMED
+    assert tokens.verify_user(HMAC_RING, signed(claims_of(user()) | {"more": "x" * 5000}), now=NOW)
     assert fault("a" * 4000 + "." + "b" * 4000 + "." + "c" * 4000) is TokenFault.MALFORMED
 
 
