@@ -234,10 +234,8 @@ class Rows:
         self._reader.close()
 
     def _flat(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if batch.schema.equals(self.schema):
-            return batch
         try:
-            return batch.cast(self.schema)
+            return wire.flatten(batch, self.schema)
         except pa.ArrowNotImplementedError:
             raise TypeUnsupported from None
 

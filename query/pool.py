@@ -5,7 +5,6 @@ objects, for good; it never serves another organisation or other objects. `size`
 more stands by. A thread of its own (the keeper) starts and buries processes, so that no question waits for that.
 """
 
-import shutil
 import threading
 import time
 from collections import Counter, deque
@@ -18,12 +17,13 @@ from typing import Final, Self
 
 from query import confine
 from query.cancel import Cancel
+from query.nursery import Nursery
 from query.process import Child, Reach
 from query.protocol import OutOfTime, ProtocolBroken
 from query.question import Limits
 from query.refusals import QueryCancelled, QueueFull, WorkerUnavailable
 from query.scratch import Scratch
-from query.spawn import START_S, Zygote
+from query.spawn import START_S
 from query.verdicts import Verdicts
 from trace_ray.contracts import OrgId
 
@@ -94,7 +94,6 @@ class Pool:
         self.size = size
         self.whole = whole
         self.verdicts = Verdicts()
-        self._reach = reach
         self._standby = standby
         self._most_waiting = waiting
         self._capacity = size + 1 if standby else size
@@ -108,11 +107,11 @@ class Pool:
         self._unable = False
         self._closed = False
         self._started = self._recycled = self._killed = self._refused = 0
-        self._zygote: Zygote | None = None
         try:
             self._scratch = Scratch(scratch)
         except OSError as error:
             raise WorkerUnavailable(UNABLE) from error
+        self._nursery = Nursery(self._scratch, reach, limits)
         self._keeper = threading.Thread(target=self._keep, name="query-keeper", daemon=True)
         self._keeper.start()
 
@@ -345,55 +344,25 @@ class Pool:
         return max(0.01, min(ages) + MAX_AGE_S - time.monotonic()) if ages else None
 
     def _start(self) -> None:
-        """Start one worker, and the zygote before it where there is none."""
-        try:
-            if self._zygote is None:
-                self._zygote = Zygote()
-            spill = self._scratch.directory()
-            try:
-                child = self._zygote.fork(spill, self._reach, self.limits)
-            except Exception:
-                shutil.rmtree(spill, ignore_errors=True)
-                raise
-        except (OSError, ProtocolBroken, OutOfTime):
-            self._give_up()
-            return
+        child = self._nursery.start()
         with self._changed:
-            self._unable = False
-            self._started += 1
-            self._fresh.append(child)
-            self._match()
-
-    def _give_up(self) -> None:
-        """Tell those who wait for a process that there is none; the next question tries again."""
-        self._drop_zygote()
-        with self._changed:
-            self._unable = True
-            for ticket in self._waiting:
+            self._unable = child is None
+            if child is not None:
+                self._started += 1
+                self._fresh.append(child)
+                self._match()
+                return
+            for ticket in self._waiting:  # the next question tries again
                 ticket.failed = True
                 ticket.granted.set()
             self._waiting.clear()
 
     def _bury(self) -> None:
-        """End one process, wait for it, and remove what it spilled."""
         with self._changed:
             child = self._dying[0]
-        child.kill()
-        if self._zygote is not None:
-            try:
-                self._zygote.reap(child.pid)
-            except (OSError, ProtocolBroken, OutOfTime):
-                self._drop_zygote()
-        child.bury()
-        shutil.rmtree(child.spill, ignore_errors=True)
+        self._nursery.bury(child)
         with self._changed:
             self._dying.popleft()
-
-    def _drop_zygote(self) -> None:
-        """End a zygote that does not answer. Its workers die with it; each is found dead when it is needed."""
-        if self._zygote is not None:
-            self._zygote.close()
-            self._zygote = None
 
     def _end(self) -> None:
         with self._changed:
@@ -407,7 +376,7 @@ class Pool:
         for child in everyone:
             self._dying.append(child)
             self._bury()
-        self._drop_zygote()
+        self._nursery.close()
 
 
 def _key(child: Child) -> bytes | None:

@@ -4,10 +4,14 @@ The service takes each for hostile. What could grow on arrival is refused: compr
 take less room than they will (dictionaries, views, run ends, nulls); then Arrow itself checks every offset.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# (pyarrow's stubs leave element types open)
+
 import struct
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc  # an array's own cast imports it late, which a worker may not
 
 from query.protocol import ProtocolBroken
 
@@ -48,30 +52,43 @@ class Frame:
     def _write(self, sink: pa.NativeFile) -> None:
         with pa.ipc.new_stream(sink, self._schema) as writer:
             for batch in self._batches:
-                writer.write(batch)  # pyright: ignore[reportUnknownMemberType] - partial stub
+                writer.write(batch)
 
 
-def flat(kind: Kind) -> Any:
+def flat(given: Kind) -> Kind:
     """Return the type with plain values in the place of dictionaries (ENUM): one row then takes the room it needs."""
-    nested: Any = kind  # the stubs know the parts of each nested type by another name
-    if isinstance(kind, pa.DictionaryType):
+    nested: Any = given  # the stubs know the parts of each nested type by another name
+    if isinstance(given, pa.DictionaryType):
         return flat(nested.value_type)
-    if isinstance(kind, pa.MapType):
+    if isinstance(given, pa.MapType):
         return pa.map_(flat(nested.key_type), flat(nested.item_type))
-    if isinstance(kind, pa.FixedSizeListType):
+    if isinstance(given, pa.FixedSizeListType):
         return pa.list_(nested.value_field.with_type(flat(nested.value_type)), nested.list_size)
-    if isinstance(kind, pa.ListType):
+    if isinstance(given, pa.ListType):
         return pa.list_(nested.value_field.with_type(flat(nested.value_type)))
-    if isinstance(kind, pa.StructType):
-        fields = [nested.field(index) for index in range(kind.num_fields)]
+    if isinstance(given, pa.StructType):
+        fields = [nested.field(index) for index in range(given.num_fields)]
         return pa.struct([field.with_type(flat(field.type)) for field in fields])
-    return kind
+    return given
 
 
 def flat_schema(schema: pa.Schema) -> pa.Schema:
     """Return the schema with the plain type of each column."""
     kinds: list[Kind] = schema.types
     return pa.schema([pa.field(name, flat(kind)) for name, kind in zip(schema.names, kinds, strict=True)])
+
+
+def flatten(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return the batch with plain values.
+
+    Raises:
+        pa.ArrowNotImplementedError: Arrow cannot, for a type of this depth.
+    """
+    if batch.schema.equals(schema):
+        return batch
+    kinds: list[Kind] = schema.types
+    columns = [pc.cast(batch.column(index), kind) for index, kind in enumerate(kinds)]
+    return pa.record_batch(columns, schema=schema)
 
 
 def read(stream: bytes | memoryview) -> pa.Table:

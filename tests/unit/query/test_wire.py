@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from query.protocol import ProtocolBroken
-from query.wire import Frame, flat, is_compressed, is_known, read
+from query.wire import Frame, flat, flat_schema, flatten, is_compressed, is_known, read
 
 TABLE = pa.table({"n": [1, None, 3], "t": ["a", "bb", None], "l": [[1], [], None]})
 
@@ -102,5 +102,14 @@ def test_types_with_dictionaries_get_plain_values() -> None:
         [("a", pa.list_(pa.string())), ("b", pa.map_(pa.string(), pa.string())), ("c", pa.list_(pa.string(), 2))]
     )
     assert flat(pa.int8()) == pa.int8()
+    assert flat_schema(pa.schema([("e", enum)])) == pa.schema([("e", pa.string())])
     assert is_known(flat(nested))
     assert not is_known(nested)
+
+
+def test_dictionaries_become_plain_rows() -> None:
+    batch = pa.record_batch({"e": pa.array(["a", "b", "a"]).dictionary_encode(), "n": pa.array([1, 2, 3])})
+    plain = flatten(batch, flat_schema(batch.schema))
+    assert plain.to_pydict() == batch.to_pydict()
+    assert is_known(plain.schema.types[0])
+    assert flatten(plain, plain.schema) is plain
