@@ -324,8 +324,11 @@ class Pool:
         """Return what is to be done, the most urgent first; None while there is nothing."""
         if self._closed:
             return self._end
-        for child in [child for child in self._idle if self._is_worn(child)]:
+        for child in [child for child in self._idle if self._is_worn(child) or not child.is_sound()]:
             self._idle.remove(child)
+            self._retire(child)
+        for child in [child for child in self._fresh if not child.is_sound()]:
+            self._fresh.remove(child)
             self._retire(child)
         alive = len(self._fresh) + len(self._idle) + len(self._busy) + len(self._dying)
         wanted = self._standby and not self._unable
