@@ -7,14 +7,19 @@ Each step keeps the answer whatever else the relations hold, so that steps add u
 range can be taken away; then a range of what is left may narrow a neighbour, a subquery or a CTE.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Final
 
 from query.predicates import Ranges, Term, union
 from query.queries import Demand, Node, Query, Reader, Scope, definitions, is_query, nodes
 from query.sources import COLUMN, Join, Outer, Part, beside, names_of
 from query.verdict import EVERYTHING, Json
 from trace_ray.contracts import BlockRange, GrantedFile, by_range
+
+FIRST: Final = attrgetter("min_block")
+LAST_BLOCK: Final = attrgetter("max_block")
 
 
 def block_ranges(statement: Json, relations: Mapping[str, str]) -> dict[str, Ranges]:
@@ -126,11 +131,28 @@ def _joined(demands: Sequence[Demand]) -> Demand:
 
 
 def select_files(files: Sequence[GrantedFile], ranges: Ranges) -> list[GrantedFile]:
-    """Return the files that can hold blocks of `ranges`; never none, so that a view over them has its columns."""
+    """Return the files that can hold blocks of `ranges`; never none, so that a view over them has its columns.
+
+    Files in order of both their first and their last blocks, as the registry gives them, are found by bisection.
+    """
+    firsts, lasts = list(map(FIRST, files)), list(map(LAST_BLOCK, files))
+    if firsts != sorted(firsts) or lasts != sorted(lasts):
+        return _overlapping(files, ranges) or list(files[:1])
+    found: list[GrantedFile] = []
+    reached = 0
+    for blocks in ranges:
+        reached = max(reached, bisect_left(lasts, blocks.start))
+        end = max(reached, bisect_left(firsts, blocks.end))
+        found.extend(files[reached:end])
+        reached = end
+    return found or list(files[:1])
+
+
+def _overlapping(files: Sequence[GrantedFile], ranges: Ranges) -> list[GrantedFile]:
     starts = [blocks.start for blocks in ranges]
 
     def needed(file: GrantedFile) -> bool:
         before = bisect_right(starts, file.max_block)  # ranges that start at or before the last block of the file
         return before > 0 and ranges[before - 1].end > file.min_block
 
-    return [file for file in files if needed(file)] or list(files[:1])
+    return [file for file in files if needed(file)]

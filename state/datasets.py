@@ -149,7 +149,7 @@ def _find(
         raise NotFound([f"there is no dataset {name}: {hint}" for name in missing])
     newest = _newest(rows)
     if snapshot is not None and not 0 <= snapshot <= newest:
-        raise NotFound(f"there is no snapshot {snapshot}: the newest is {newest}")
+        raise NotFound(f"there is no snapshot {snapshot}: the newest is {newest}; leave it out to read the newest")
     return rows
 
 

@@ -49,6 +49,25 @@ def test_a_pin_shows_a_snapshot_for_ever(ledger: Ledger) -> None:
     assert old != new
 
 
+def test_a_pin_as_of_a_snapshot_is_the_same_while_publishing_goes_on(ledger: Ledger) -> None:
+    ledger.sync(job("blocks", "logs", to_block=1000))
+    first = ledger.lease()
+    ledger.complete(publication(first))
+    replace_range(ledger, first)
+    old, pinned = pin(ledger, as_of=1), pin(ledger)
+    waiting = [lease for group in ledger.claim(slots=3) for lease in group.leases]
+    assert len(waiting) > 2
+    for lease in waiting:
+        ledger.complete(publication(lease))
+        assert pin(ledger, as_of=1) == old
+        assert pin(ledger, as_of=2) == pinned
+    (before,), (after,) = (
+        [file for one in grant.datasets for file in one.files if file.min_block == 0] for grant in (old, pinned)
+    )
+    assert (before.min_block, before.max_block) == (after.min_block, after.max_block)
+    assert before.key != after.key
+
+
 def test_one_number_fixes_all_datasets_at_the_same_instant(ledger: Ledger) -> None:
     ledger.sync(job("blocks", "logs", to_block=200))
     first, second = ledger.claim(slots=2)
@@ -132,8 +151,12 @@ def test_unknown_datasets_and_snapshots_are_not_found(ledger: Ledger) -> None:
         "there is no dataset other: choose one of devnet_blocks, devnet_logs",
         "there is no dataset typo: choose one of devnet_blocks, devnet_logs",
     ]
-    with pytest.raises(NotFound, match="there is no snapshot 1: the newest is 0"):
-        pin(ledger, as_of=1)
+    for snapshot in (1, -1):
+        with pytest.raises(NotFound) as unknown:
+            pin(ledger, as_of=snapshot)
+        assert unknown.value.problems == [
+            f"there is no snapshot {snapshot}: the newest is 0; leave it out to read the newest"
+        ]
     with pytest.raises(NotFound):
         datasets.coverage(ledger.conn, DEFAULT_ORG, "devnet_blocks", snapshot=-1)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from query import engine, gate, prune
 from query.verdict import EVERYTHING, Json
 from tests.query_corpus.readers import nodes
-from trace_ray.contracts import BlockRange, GrantedFile
+from trace_ray.contracts import BlockRange, GrantedFile, by_range
 
 BLOCKS = 60
 ALL = "everything"
@@ -345,6 +345,29 @@ def test_files_are_kept_when_any_of_their_blocks_is_needed() -> None:
     assert [kept.key for kept in selected] == ["0_9", "20_29"]
     assert prune.select_files(files, (BlockRange(10, 20),)) == [files[1]]
     assert prune.select_files(files, EVERYTHING) == files
+
+
+def test_files_out_of_order_or_overlapping_are_kept_alike() -> None:
+    files = [file(0, 50), file(10, 19), file(30, 39), file(20, 29)]
+    selected = prune.select_files(files, (BlockRange(15, 16), BlockRange(25, 26), BlockRange(60, 70)))
+    assert [kept.key for kept in selected] == ["0_50", "10_19", "20_29"]
+    assert prune.select_files(files, (BlockRange(90, 99),)) == [files[0]]
+
+
+@given(
+    spans=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), min_size=1, max_size=9),
+    wanted=st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)), max_size=4),
+    ordered=st.booleans(),
+)
+def test_every_file_that_meets_a_range_is_selected_once_and_in_order(
+    spans: list[tuple[int, int]], wanted: list[tuple[int, int]], *, ordered: bool
+) -> None:
+    files = [file(first, first + more) for first, more in (sorted(spans) if ordered else spans)]
+    ranges = by_range([BlockRange(start, start + more) for start, more in wanted])
+    met = [
+        one for one in files if any(one.min_block < blocks.end and blocks.start <= one.max_block for blocks in ranges)
+    ]
+    assert prune.select_files(files, ranges) == (met or files[:1])
 
 
 def test_one_file_stays_when_none_is_needed() -> None:
