@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from botocore.config import Config
 
 from query import engine, prune
-from query.attach import attach
+from query.attach import show
 from query.engine import Engine, EngineLimits
 from tests.conftest import free_port, wait_until
 from trace_ray.contracts import GrantedFile
@@ -100,7 +100,7 @@ def compare(
 def default_connection(locations: Sequence[str]) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config={"threads": 2, "allow_persistent_secrets": False})
     connection.load_extension(str(engine.httpfs()))
-    attach(connection, {"logs": locations})
+    show(connection, {"logs": locations})
     return connection
 
 
