@@ -7,7 +7,7 @@ TEST_WORKERS ?= 2
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: demo test coverage check bench chaos format docs lock clean
+.PHONY: demo test coverage check bench chaos fuzz format docs lock clean
 
 demo: .venv/run ## the whole system on this machine; EXIT=1 stops it at the end
 	@$(BIN)/trace-ray demo $(if $(EXIT),--exit)
@@ -38,6 +38,9 @@ bench: .venv/dev ## benchmarks; writes docs/reference/benchmarks.md
 
 chaos: .venv/dev ## hurts the ledger, then the whole stack, each for SECONDS; then breaks rules on purpose. SEED=n, ONLY=part
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
+
+fuzz: .venv/dev ## texts made by chance against the gate, for SECONDS. SEED=n
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
 
 docs: .venv/dev ## generated reference: the JSON Schema of the job file
 	$(BIN)/python -c 'import json; from trace_ray import config; print(json.dumps(config.job_schema(), indent=2))' \

@@ -1,1 +1,1 @@
-"""Fuzzing of what strangers reach: `python -m tests.fuzz --seconds 600`. The short form is in tests/integration/query."""
+"""Fuzzes what strangers reach: `python -m tests.fuzz --seconds 600`. A short form is in tests/integration/query."""

@@ -12,13 +12,15 @@ from hypothesis import HealthCheck, given, seed, settings
 from tests.fuzz.gate import Tally, hold
 from tests.fuzz.texts import statements
 
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.large_base_example]
+
 
 def run(start: int, examples: int, note: Path) -> Tally:
     """Hold the gate against `examples` texts drawn from a seed."""
     tally = Tally()
 
     @seed(start)
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=SLOW)
     @given(statements)
     def each(sql: str) -> None:
         note.write_bytes(sql.encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""Holds the gate against one text: it says nothing but yes or SqlRejected, in time, and never yes to what it must not."""
+"""Holds the gate against one text: it says yes or SqlRejected, in time, and never yes to what it must not."""
 
 import time
 from collections import Counter

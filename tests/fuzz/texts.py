@@ -25,8 +25,9 @@ SPLIT = [TOKEN.findall(sql) for sql in STATEMENTS]
 HOSTILE_FRAGMENTS = (
     "getvariable('x')", "getenv('HOME')", "(from '/etc/passwd')", "read_text('/etc/passwd')", "'/etc/passwd'",
     '"/etc/passwd"', "current_schema", "(select content from read_text('/etc/passwd'))", "duckdb_settings()",
-    "secret_blocks", "main.devnet_blocks", "query('select 1')", "?", "$1", "; drop view devnet_blocks", "--", "/*", "*/",
-    "$$", "'", '"', "\x00", "\u00a0", "\u200b", "\ufeff", "\U0001f600", "\ud800", "\\", "e'\\x27'", "x'00'", "0x", "at (version => 1)",
+    "secret_blocks", "main.devnet_blocks", "query('select 1')", "?", "$1", "; drop view devnet_blocks", "--", "/*",
+    "*/", "$$", "'", '"', "\x00", "\u00a0", "\u200b", "\ufeff", "\U0001f600", "\ud800", "\\", "e'\\x27'", "x'00'", "0x",
+    "at (version => 1)",
 )  # fmt: skip
 TOKENS = sorted({token for tokens in SPLIT for token in tokens} | set(HOSTILE_FRAGMENTS) | set(RELATIONS))
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -189,7 +190,7 @@ def test_every_hostile_question_ends_as_the_corpus_says(store: Store, prey: Prey
     """Two at a time; after each, the next benign question is answered."""
     statements = attacks(store, prey)
     with nothing_touched(store, prey), asking(store) as asker, ThreadPoolExecutor(2) as threads:
-        ends = list(threads.map(lambda statement: ends_wrongly(asker, statement), statements))
+        ends = list(threads.map(partial(ends_wrongly, asker), statements))
     wrong = [(repr(end), statement) for end, statement in zip(ends, statements, strict=True) if end is not None]
     assert wrong == []
     assert len(ends) > 900

@@ -288,7 +288,9 @@ def entered_slots() -> set[tuple[str, str]]:
 
 def wrapped() -> Iterator[Json]:
     for filling in FILLINGS:
-        yield from (filling, [filling], [[filling]])
+        yield filling
+        yield [filling]
+        yield [[filling]]
 
 
 def fill(sql: str, statement: Json, node: Tree, key: str, filling: Json) -> Reason:
