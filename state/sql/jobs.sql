@@ -154,11 +154,15 @@ ORDER BY j.created_at, j.job_id, s.dataset_key;
 WITH i AS (
   SELECT * FROM unnest(%(tasks)b::uuid[], %(streams)b::uuid[], %(starts)b::bigint[], %(ends)b::bigint[])
     WITH ORDINALITY AS i(task_id, stream_id, range_start, range_end, position)),
-p AS (
-  SELECT i.*, s.job_id, s.dataset_uuid, jsonb_build_object('chain_id', j.chain_id, 'dataset_key', s.dataset_key,
+b AS MATERIALIZED ( -- what the tasks of a stream share, made once
+  SELECT s.stream_id, s.job_id, s.dataset_uuid, jsonb_build_object('chain_id', j.chain_id, 'dataset_key', s.dataset_key,
     'dataset_uuid', s.dataset_uuid, 'cryo_dataset_name', s.cryo_dataset_name, 'rpc_pool', s.rpc_pool,
-    'range_start', i.range_start, 'range_end', i.range_end, 'config_hash', s.config_hash) AS payload
-  FROM i JOIN state.streams s USING (stream_id) JOIN state.jobs j USING (job_id)),
+    'config_hash', s.config_hash) AS payload
+  FROM (SELECT DISTINCT stream_id FROM i) w JOIN state.streams s USING (stream_id) JOIN state.jobs j USING (job_id)),
+p AS (
+  SELECT i.*, b.job_id, b.dataset_uuid,
+    b.payload || jsonb_build_object('range_start', i.range_start, 'range_end', i.range_end) AS payload
+  FROM i JOIN b USING (stream_id)),
 t AS (
   INSERT INTO state.tasks (task_id, job_id, stream_id, dataset_uuid, range_start, range_end, payload)
   SELECT task_id, job_id, stream_id, dataset_uuid, range_start, range_end, payload FROM p ORDER BY position

@@ -15,9 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
+from uuid import uuid4
 
 import ray
 
@@ -30,16 +31,40 @@ from state import jobs, tasks
 from state.db import Database
 from tests import pg
 from tests.integration.state.ledger import CHAIN, POLICY, POOL, job, publication, stream
-from trace_ray.contracts import AttemptKey, HeadRequest, LeaseGroup, Outcome, WorkerId
+from trace_ray.contracts import (
+    AttemptKey,
+    BlockRange,
+    DatasetUuid,
+    HeadRequest,
+    JobId,
+    Lease,
+    LeaseGroup,
+    LeaseToken,
+    Outcome,
+    Receipts,
+    Task,
+    TaskId,
+    WorkerId,
+)
 
 WORKERS: Final = 4
+SAMPLE: Final = Lease(
+    Task(
+        TaskId(uuid4()), JobId(uuid4()), CHAIN, "blocks", DatasetUuid(uuid4()), "blocks", POOL, BlockRange(0, 10),
+        "c" * 64,
+    ),
+    1,
+    LeaseToken(uuid4()),
+    0,
+    Receipts.ETHEREUM,
+)  # fmt: skip
 SLOTS: Final = 16  # calls at a worker at once; a real range waits for its provider, these wait for their turn
 ROUNDS: Final = 3
 RANGES: Final = {1: 6_000, 32: 16_000}
 TARGETS: Final = {1: 2_000.0, 32: 12_000.0}
 BUILD: Final = "bench"
 CHILD: Final = "--here"
-CHILD_S: Final = 180.0
+CHILD_S: Final = 120.0
 actor: Final[Any] = ray.remote
 
 
@@ -70,6 +95,41 @@ class NoopWorker:
     @ray.method(concurrency_group="heads")
     def head(self, request: HeadRequest) -> HeadAnswer:
         return HeadAnswer(request.rpc_pool, request.chain_id, 10**9)
+
+
+@actor
+class BareActor:
+    """Ray and nothing else: takes a message and gives back another one of a size that fits."""
+
+    @ray.method
+    def call(self, _message: bytes, answer: int) -> bytes:
+        return b"\0" * answer
+
+
+def bare(per_call: int) -> float:
+    """Return what Ray alone can carry: ranges a second, if every call were a message of the same sizes and no more."""
+    groups = [LeaseGroup(WorkerId("cryo/0.0"), (SAMPLE,), 60.0)] * per_call
+    sent = wire.pack(groups)
+    back = len(wire.pack(outcome for group in groups for outcome in noop(group)))
+    return asyncio.run(_bare(sent, back, RANGES[per_call] // per_call)) * per_call
+
+
+async def _bare(sent: bytes, back: int, calls: int) -> float:
+    options = {"num_cpus": 0, "max_concurrency": SLOTS}
+    actors = [BareActor.options(**options).remote() for _ in range(WORKERS)]
+    await asyncio.gather(*(one.call.remote(b"", 0) for one in actors))  # they are up
+    left = iter(range(calls))
+
+    async def slot(one: Any) -> None:
+        for _ in left:
+            await one.call.remote(sent, back)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(slot(one) for one in actors for _ in range(SLOTS)))
+    seconds = time.perf_counter() - began
+    for one in actors:
+        runtime.kill(one)
+    return calls / seconds
 
 
 @dataclass
@@ -131,9 +191,18 @@ def plan(database: Database, core: Dispatcher, ranges: int) -> None:
     core.resign()
 
 
-def run(rounds: int) -> dict[int, float]:
-    """Return the median rate by groups a call."""
-    found: dict[int, list[float]] = {per_call: [] for per_call in RANGES}
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Ranges a second at so many groups a call: ours, and what bare calls of the same sizes would allow."""
+
+    per_call: int
+    ours: float
+    bare: float
+
+
+def run(rounds: int) -> list[Rates]:
+    """Return the medians by groups a call; bare calls are measured beside ours in each round."""
+    found: dict[int, list[tuple[float, float]]] = {per_call: [] for per_call in RANGES}
     with tempfile.TemporaryDirectory(prefix="trace-ray-bench-") as directory:
         Path(directory).chmod(0o755)
         server = pg.server(Path(directory) / "postgres")
@@ -141,30 +210,36 @@ def run(rounds: int) -> dict[int, float]:
         try:
             for number in range(rounds):
                 for per_call, rates in found.items():
-                    rates.append(rate(pg.fresh_database(server), f"bench-{number}-{per_call}", per_call))
+                    ours = rate(pg.fresh_database(server), f"bench-{number}-{per_call}", per_call)
+                    rates.append((ours, bare(per_call)))
         finally:
             cast(Any, ray).shutdown()
             server.stop()
-    return {per_call: statistics.median(rates) for per_call, rates in found.items()}
+    return [Rates(per_call, *map(statistics.median, zip(*rates, strict=True))) for per_call, rates in found.items()]
 
 
-def measured() -> dict[int, float]:
-    """Return the median rate by groups a call, found in a process whose Ray has a token of its own."""
+def measured(rounds: int) -> list[Rates]:
+    """Return the medians, found in a process whose Ray has a token of its own."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # read when Ray is imported
-    command = [sys.executable, "-m", "tests.benchmarks.bench_dispatch", CHILD]
-    done = subprocess.run(command, env=os.environ | token, capture_output=True, text=True, check=False, timeout=CHILD_S)
+    command = [sys.executable, "-m", "tests.benchmarks.bench_dispatch", CHILD, str(rounds)]
+    done = subprocess.run(
+        command, env=os.environ | token, capture_output=True, text=True, check=False, timeout=rounds * CHILD_S
+    )
     if done.returncode != 0:
         raise RuntimeError(done.stderr[-2000:])
-    return {int(per_call): median for per_call, median in json.loads(done.stdout.splitlines()[-1]).items()}
+    return [Rates(**one) for one in json.loads(done.stdout.splitlines()[-1])]
 
 
 def main() -> None:
-    if sys.argv[1:] == [CHILD]:
-        print(json.dumps(run(ROUNDS)))
+    if sys.argv[1:2] == [CHILD]:
+        print(json.dumps([asdict(one) for one in run(int(sys.argv[2]))]))
         return
-    for per_call, median in measured().items():
-        verdict = "reached" if median >= TARGETS[per_call] else "missed"
-        print(f"{per_call} a call: {median:,.0f} ranges/s (target {TARGETS[per_call]:,.0f} {verdict})")
+    for one in measured(ROUNDS):
+        verdict = "reached" if one.ours >= TARGETS[one.per_call] else "missed"
+        print(
+            f"{one.per_call} a call: {one.ours:,.0f} ranges/s (target {TARGETS[one.per_call]:,.0f} {verdict}),"
+            f" bare calls {one.bare:,.0f}"
+        )
 
 
 if __name__ == "__main__":
