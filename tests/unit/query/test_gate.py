@@ -12,6 +12,7 @@ from tests.query_corpus.readers import FUNCTIONS, covering, first_reader_refuses
 HOSTILE = hostile()
 BENIGN = benign()
 COVERING = covering(BENIGN)
+LONG = 2_000  # characters; sqlglot alone takes seconds for the longest, which the walk refuses before it is asked
 
 
 def test_the_corpora_are_as_large_as_promised() -> None:
@@ -149,15 +150,18 @@ def refused_as(sql: str, parsed: str) -> bool:
 
 def test_an_unknown_key_anywhere_in_a_tree_refuses() -> None:
     """A field that a later engine may add is not skipped: it refuses, whatever node it is in."""
-    tried = 0
+    tried: set[tuple[str, ...]] = set()
     for sql in COVERING:
         pristine = engine.parse_tree(sql)
-        for index in range(sum(1 for _ in nodes(json.loads(pristine)))):
+        for index, node in enumerate(nodes(json.loads(pristine))):
+            shape = (str(node.get("class")), str(node.get("type")), *sorted(node))
+            if shape in tried:
+                continue
+            tried.add(shape)
             changed = json.loads(pristine)
             list(nodes(changed))[index]["unheard_of"] = {"class": "FUNCTION", "function_name": "getenv"}
             assert refused_as(sql, json.dumps(changed))
-            tried += 1
-    assert tried > 2_000
+    assert len(tried) > 150
 
 
 def test_an_unknown_class_anywhere_in_a_tree_refuses() -> None:
@@ -233,10 +237,8 @@ def test_a_strange_answer_of_the_engine_refuses(answer: str) -> None:
 
 def test_the_second_reader_alone_refuses_most_hostile_statements() -> None:
     """It shares no code with the first; what it accepts is legal for both or refused by the function list alone."""
-    refused = [
-        statement for statement in HOSTILE if statement.verdict != "accepted" and second_reader_refuses(statement.sql)
-    ]
-    wanted = [statement for statement in HOSTILE if statement.verdict != "accepted"]
+    wanted = [one for one in HOSTILE if one.verdict != "accepted" and len(one.sql) < LONG]
+    refused = [statement for statement in wanted if second_reader_refuses(statement.sql)]
     assert len(refused) / len(wanted) > 0.95
     missed = {statement.category for statement in wanted} - {statement.category for statement in refused}
     assert missed <= {"crash and harm"}
