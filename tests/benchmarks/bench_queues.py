@@ -200,8 +200,8 @@ def page(
         *map(_dispatched, dispatch),
         "",
         "A bare call goes to an actor that does nothing and returns as many bytes: no ledger, no lease, nothing is",
-        "packed. What lies between is the ledger, which shares the processors with Ray. Its own rate is in the first table,",
-        "and no number of ranges a call can lift the whole above it.",
+        "packed. What lies between is the ledger, which shares the processors with Ray. Its own rate is in the first",
+        "table, and the whole cannot be faster than its slowest part.",
         "",
         "## Who refuses a stale completion",
         "",
@@ -217,9 +217,9 @@ def page(
 
 
 def _floor(rates: Mapping[str, float], most: float) -> list[str]:
-    """Say how near this is to what the server can do at all, and whether the first target is within that."""
+    """Say how near this is to what the server can do at all, and how far from that the first target is."""
     wanted = 15 * rates[DEFAULT]
-    beyond = "more than" if wanted > rates[LEAST] else "less than"
+    same = rates[SAME]
     return [
         "## What the server can do at all",
         "",
@@ -231,14 +231,16 @@ def _floor(rates: Mapping[str, float], most: float) -> list[str]:
         *(f"| {name} | {rates[name]:,.0f} | {most / rates[name]:.0%} |" for name in (SAME, LEAST)),
         "",
         "The ledger's rows of one range are six: the task (written at its lease and at its end), the attempt (twice),",
-        "the range, the version, its file, and the event (written and taken out), with a dozen index entries. The second",
-        "line is the least that a queue writes which can refuse a late worker and name what was published: a lease, an",
-        "attempt, its end, and the publication, as a few numbers each and with nothing but a primary key.",
+        "the range, the version, its file, and the event (written and taken out), with a dozen index entries. The",
+        "second line is the least that a queue writes which can refuse a late worker and name what was published: a",
+        "lease, an attempt, its end, and the publication, as a few numbers each and with nothing but a primary key.",
         "",
-        f"Fifteen times pgqueuer's default is {wanted:,.0f} round trips a second in this run, {beyond} the server",
-        "can do at four small rows each. The target stems from a run in which that default did 928 a second; here, up to",
-        f"its last commit, it does {rates[DEFAULT]:,.0f}. pgqueuer keeps no attempts and checks none, as the last table",
-        "of this page shows.",
+        f"Fifteen times pgqueuer's default is {wanted:,.0f} round trips a second. Rows like the ledger's cannot be",
+        f"written that fast here, with no rule at all: {same:,.0f} a second is the end, which is",
+        f"{same / rates[DEFAULT]:.1f}x that default and {same / rates[PROCRASTINATE]:.0f}x procrastinate.",
+        "Four small rows with ascending keys show what the server itself is capable of; a ledger that is content with",
+        "them can explain no published object. The target of fifteen stems from a run in which that default did 928 a",
+        f"second; up to its last commit it does {rates[DEFAULT]:,.0f} here.",
     ]
 
 
