@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from query.spawn import ENVIRONMENT
 from tests.integration.query.unguarded import Task
 
 HARNESS = Path(__file__).with_name("unguarded.py")
@@ -102,7 +103,8 @@ def unguarded(
     task = Task(statements=list(statements), sources=sources, spill=str(spill), walls=list(walls), seconds=seconds)
     done = subprocess.run(
         [sys.executable, str(HARNESS)],
-        input=json.dumps(task), capture_output=True, text=True, timeout=170, check=True, cwd=spill,
-        env={"PYTHONPATH": str(REPOSITORY), "TRACE_MARK": marker, "TZ": "UTC"},
+        input=json.dumps(task), capture_output=True, text=True, timeout=170, check=False, cwd=spill,
+        env={**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY), "TRACE_MARK": marker},
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
