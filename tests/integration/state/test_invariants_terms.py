@@ -96,6 +96,7 @@ def parameters(ledger: Ledger) -> Mapping[str, object]:
         "now": None,
         "more": 32,
         "alone": 2,
+        "seed": b"s",
         "limit": 100,
         "max_attempts": 3,
         "max_infra": 3,
