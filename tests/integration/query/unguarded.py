@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 import duckdb
+import pyarrow as pa
 
 from query import confine, engine
 from query.confine import Territory
@@ -24,6 +25,7 @@ from query.results import plain
 from query.worker import MIB, readable
 
 BENIGN, EXPECTED = "select count(*) from devnet_blocks", "[[60]]"
+NO_DOWNLOADS: Final = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 SHOWN_ROWS, SHOWN = 200, 30_000
 START_S: Final = 60.0
 RENEWED_AFTER: Final = 40  # statements; what one left behind must not stop all others
@@ -52,13 +54,13 @@ def opened(task: Task) -> duckdb.DuckDBPyConnection:
     confine.limit_resources(memory_bytes=2048 * MIB, file_bytes=256 * MIB)
     if "landlock" in task["walls"]:
         objects = [path for paths in task["sources"].values() for path in paths]
-        read = readable(objects, remote=False) + readable(objects, remote=True)
-        confine.enter(Territory(read=read, write=spill))
+        confine.enter(Territory(read=(*readable(objects, remote=False), engine.httpfs()), write=spill))
     if "lock" in task["walls"]:
         limits = engine.EngineLimits(threads=1, memory_mb=512, spill_mb=64)
         return engine.Engine(task["sources"], limits=limits, spill=spill, remote=True).connection
-    connection = duckdb.connect(config={"threads": 1, "temp_directory": str(spill)})
+    connection = duckdb.connect(config={**NO_DOWNLOADS, "threads": 1, "temp_directory": str(spill)})
     connection.load_extension(str(engine.httpfs()))  # as the lock has it: else nobody could be reached, wall or not
+    connection.execute("set http_retries = 0")
     for relation, files in task["sources"].items():
         connection.execute(f"create temp view {relation} as select * from read_parquet({files})")
     return connection
@@ -131,7 +133,7 @@ class Session:
 
 def main() -> None:
     task: Task = json.load(sys.stdin)
-    sys.modules["pandas"] = None  # pyright: ignore[reportArgumentType] - Arrow would import it late, if it is installed
+    pa.array([None])  # imports pandas where it is installed, while its files can still be read
     waiting = task["statements"]
     while waiting:
         waiting = waiting[run_some(task, waiting) :]
