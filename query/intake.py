@@ -88,6 +88,8 @@ class Intake:
         """Keep what fits into the answer; begin the file once something does not."""
         kept = piece.slice(0, rows)
         kept = kept.slice(0, fitting(kept, room))
+        if piece.num_rows and not kept.num_rows and room == self._limits.bytes:
+            raise Failed(Failure(Code.RESULT_TOO_LARGE))  # not one row fits into an answer
         if kept.num_rows < piece.num_rows:
             self._file = ParquetFile(path)
             for earlier in self._kept:

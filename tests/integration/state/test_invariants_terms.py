@@ -26,17 +26,20 @@ FILES = sorted(file.name.removesuffix(".sql") for file in files("state").joinpat
 OPERATOR = "by order of a person, at any time, whoever leads"
 RECEIPT = "consumers are fenced by the receipt of their delivery"
 AFTER = "only after a statement of the same transaction that presents the epoch"
+QUERIES = "database `data`: the query service writes there, no Dispatcher"
 UNFENCED = {
     **dict.fromkeys(
         (
             *("jobs.save_organisation", "jobs.save_job", "jobs.free_names", "jobs.save_datasets", "jobs.save_streams"),
             *("jobs.disable_streams", "jobs.set_enabled", "tasks.cancel", "tasks.replay", "outbox.replay"),
             *("repair.requeue", "repair.plan", "repair.withdraw", "sweep.bind", "buffer.replay"),
+            *("readers.save", "readers.enable", "readers.set_read_roles"),
         ),
         OPERATOR,
     ),
     **dict.fromkeys(("buffer.receive", "buffer.extend", "buffer.ack", "buffer.nack", "buffer.bury"), RECEIPT),
     **dict.fromkeys(("jobs.add_ranges", "tasks.add_files", "tasks.replace"), AFTER),
+    **dict.fromkeys(("audit.record", "audit.save_result", "audit.forget"), QUERIES),
     "outbox.append": "part of its cause, which is fenced or ordered by a person",
     "tasks.take_over": "makes the epoch",
 }
