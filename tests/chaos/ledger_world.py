@@ -24,7 +24,7 @@ from tests.chaos import ledger_dispatcher, ledger_worker
 from tests.chaos.ledger_wire import Log
 from tests.integration.state.ledger import CHAIN, job, stream
 from trace_ray.contracts import DEFAULT_ORG, FixedTarget, Job, TaskId, VersionId
-from trace_ray.errors import DatabaseUnavailable
+from trace_ray.errors import DatabaseUnavailable, RefusedInput
 from trace_ray.lite import account
 from trace_ray.lite.postgres import LocalPostgres
 
@@ -258,10 +258,22 @@ class World:
         for one in self.jobs:
             with self._database.transaction() as conn:
                 jobs.pause(conn, DEFAULT_ORG, one.name)
+            self._end_where_it_is(one)
+        self.retry_dead()
+
+    def _end_where_it_is(self, one: Job) -> None:
+        """Let a job end at its furthest stream; a tick that began before the pause may still plan a little more."""
+        for last in (False, False, False, True):
             furthest = self.ask(FURTHEST, one.job_id)
             assert furthest, "the server answers when all is calm"
-            self._apply(replace(one, mode=FixedTarget(0, furthest[0][0])))
-        self.retry_dead()
+            try:
+                self._apply(replace(one, mode=FixedTarget(0, furthest[0][0])))
+            except RefusedInput:
+                if last:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
 
     def _await_server(self) -> None:
         self._database.close()  # what is left of a connection from before a crash
