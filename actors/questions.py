@@ -177,7 +177,7 @@ class Processes:
         return run.plan(question, grant, pool=self._pool, limits=limits, cancel=cancel)
 
 
-def make_app(settings: Settings, *, build: str, observe: Callable[[AuditRow], None]) -> FastAPI:
+def make_app(settings: Settings, *, build: str, stack: str, observe: Callable[[AuditRow], None]) -> FastAPI:
     """Return the HTTP app of a stack; `observe` hears of every question that ended."""
     state = Database(config.state_url(settings), application_name="trace-query")
     data = Database(config.data_url(settings), application_name="trace-audit")
@@ -208,4 +208,4 @@ def make_app(settings: Settings, *, build: str, observe: Callable[[AuditRow], No
         people=replace(limits, timeout_s=config.QUERY_S),
         tasks=replace(limits, timeout_s=config.TASK_QUERY_S),
     )
-    return create_app(Parts(service, ledgers, ledgers.missing, close, build))
+    return create_app(Parts(service, ledgers, ledgers.missing, close, build, stack))

@@ -188,4 +188,4 @@ def query_app(data_dir: Path) -> Any:
 
     settings = config.load_stack(data_dir)
     logs.set_up(json=True, secrets=config.secrets(settings))
-    return make_app(settings, build=build_id(), observe=QueryMetrics().record)
+    return make_app(settings, build=build_id(), stack=runtime.namespace(data_dir), observe=QueryMetrics().record)

@@ -33,6 +33,7 @@ from trace_ray.errors import StackUnavailable
 
 logger = logging.getLogger(__name__)
 
+LOOPBACK: Final = "127.0.0.1"
 DISPATCHER: Final = "dispatcher"
 WORKER_PREFIX: Final = "cryo/"
 ACTOR_DEATH: Final = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)  # the last three stand alone

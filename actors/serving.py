@@ -15,9 +15,9 @@ from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
+from actors.runtime import LOOPBACK
 from trace_ray.errors import StackUnavailable
 
-LOOPBACK: Final = "127.0.0.1"
 ANSWER_S: Final = 10.0
 RUNNING: Final = "RUNNING"
 

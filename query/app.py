@@ -59,6 +59,7 @@ class Parts:
     ready: Callable[[], Mapping[str, str]]
     close: Callable[[], None]
     build: str
+    stack: str
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -239,7 +240,7 @@ def _add_catalogue(app: FastAPI, parts: Parts) -> None:
 def _add_health(app: FastAPI, parts: Parts) -> None:
     @app.get("/healthz", tags=["service"], summary="This process lives")
     async def healthz() -> dict[str, str]:
-        return {"status": "ok", "build": parts.build}
+        return {"status": "ok", "build": parts.build, "stack": parts.stack}
 
     @app.get("/readyz", tags=["service"], summary="Questions can be answered now", responses={503: {}})
     def readyz() -> JSONResponse:

@@ -127,7 +127,7 @@ def served(settings: Settings, ledger: Ledger) -> Generator[Served]:
     """Run the app of a stack under uvicorn until the block ends."""
     observed: list[AuditRow] = []
     port = free_port()
-    app = make_app(settings, build="test", observe=observed.append)
+    app = make_app(settings, build="test", stack="here", observe=observed.append)
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()

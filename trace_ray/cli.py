@@ -12,8 +12,6 @@ import click
 
 from actors.repairer import withdraw_lost
 from actors.sweeper import for_stack
-from query import confine, run
-from query.question import Limits, Question
 from state import datasets, jobs, migrate, repair, tasks
 from state.db import Database
 from trace_ray import access_commands, config, console, demo, doctor, follow, ledger_commands
@@ -356,6 +354,9 @@ def _apply(job: Job, settings: Settings) -> None:
 def _ask(
     settings: Settings, sql: str, *, form: str, as_of: int | None = None, limit: int = 1000, output: Path | None = None
 ) -> None:
+    from query import confine, run  # late: pyarrow takes a fifth of a second, which only a question needs
+    from query.question import Limits, Question
+
     with transaction(settings) as conn:
         grant = datasets.pin(conn, settings.org_id, None, as_of)
     store = _store(settings)

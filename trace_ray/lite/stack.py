@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
 
+import httpx
+
 from actors import remote, runtime
 from actors.sweeper import for_stack
 from actors.term import DispatcherStatus
@@ -90,16 +92,27 @@ def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
 
 def _serve_queries(settings: Settings, say: Say) -> str | None:
     """Serve queries over HTTP and return where; a sync needs none, so a taken port is told and not fatal."""
-    from actors import serving  # late: Ray Serve takes half a second, which only `up` needs
+    space, url = runtime.namespace(settings.data_dir), f"http://{runtime.LOOPBACK}:{settings.http_port}"
+    if _answers(url, space):
+        return url
+    from actors import serving  # late: Ray Serve takes two seconds, which only the first `up` needs
 
-    space = runtime.namespace(settings.data_dir)
     application = remote.query_application(settings.data_dir, embedded=settings.embedded_postgres)
     try:
         serving.start(application, space=space, port=settings.http_port, build=build_id())
     except StackUnavailable as error:
         say(f"Note: {error}")
         return None
-    return f"http://{serving.LOOPBACK}:{settings.http_port}"
+    return url
+
+
+def _answers(url: str, space: str) -> bool:
+    """Say whether this build of this stack serves queries already."""
+    try:
+        found: object = httpx.get(f"{url}/healthz", timeout=ANSWER_S, trust_env=False).json()
+    except (httpx.HTTPError, ValueError):
+        return False
+    return found == {"status": "ok", "build": build_id(), "stack": space}
 
 
 def start_postgres(settings: Settings) -> tuple[Settings, str]:

@@ -91,7 +91,7 @@ def test_past_question_is_told_to_who_asked_it_and_to_nobody_else(service: Serve
 
 
 def test_live_and_ready_are_two_things(service: Served) -> None:
-    assert service.client.get(f"{service.url}/healthz").json() == {"status": "ok", "build": "test"}
+    assert service.client.get(f"{service.url}/healthz").json() == {"status": "ok", "build": "test", "stack": "here"}
     assert service.client.get(f"{service.url}/readyz").json() == {"status": "ready", "missing": {}}
 
 
