@@ -31,7 +31,7 @@ SIZE: Final = 4
 WAITING: Final = 64  # questions in the queue; more would only wait in vain
 WHOLE: Final = 1000  # objects; about 20 ms to bind, once
 WAIT_S: Final = 2.0
-ATTEMPTS: Final = 3  # workers that die before they are asked, by an out-of-memory kill for example
+ATTEMPTS: Final = 3  # fresh workers that die before they are asked, by an out-of-memory kill for example
 MAX_USES: Final = 200
 MAX_AGE_S: Final = 300.0  # since it was bound; signed URLs must live as long and for one question more
 CLOSE_S: Final = 5.0  # for those who lease a worker that is ended to notice
@@ -187,7 +187,7 @@ class Pool:
 
     def _living(self, org_id: OrgId, key: bytes | None, cancel: Cancel) -> Child:
         """Have a worker that has said HELLO. One that died before costs no question."""
-        for _ in range(ATTEMPTS):
+        for _ in range(self._capacity + ATTEMPTS):  # all that stood by may have died at once
             child = self._wait(_Ticket(org_id, key), cancel)
             try:
                 self._greet(child)
