@@ -108,6 +108,8 @@ def data_dir(workspace: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def stack(data_dir: Path) -> Iterator[Cli]:
     """A command line whose stack is stopped at the end of the module; it starts with the first `up` or `sync`."""
-    cli = Cli(data_dir, {"TRACE_WORKERS": "2"})
+    cli = Cli(
+        data_dir, {"TRACE_WORKERS": "2", "TRACE_HTTP_PORT": "0"}
+    )  # test_http serves queries, the others need none
     yield cli
     cli.run("down")

@@ -19,7 +19,7 @@ def test_a_stack_on_s3_syncs_and_answers(stack: Cli, replay: Replay, s3_server: 
         "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
     }
     stack.run("sync", "-f", str(stack.job("bucket", end=64)))
-    stack.environment = {"TRACE_WORKERS": "2"}
+    stack.environment = {"TRACE_WORKERS": "2", "TRACE_HTTP_PORT": "0"}
     wanted = truth.rows(replay.url, 0, 64)["transactions"]
     found = stack.query(
         "SELECT transaction_hash, value_string FROM bucket_transactions ORDER BY block_number, transaction_index"

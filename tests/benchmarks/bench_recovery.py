@@ -157,7 +157,7 @@ def _stack() -> Generator[Bench]:
         with tempfile.TemporaryDirectory(prefix="trace-ray-bench-") as name:
             directory = Path(name)
             directory.chmod(0o755)  # as root, Postgres runs as a user of its own
-            environment = {"TRACE_WORKERS": str(WORKERS), "TRACE_ENGINE": "native"}
+            environment = {"TRACE_WORKERS": str(WORKERS), "TRACE_HTTP_PORT": "0", "TRACE_ENGINE": "native"}
             cli = Cli(directory, {**environment, "TRACE_RPC_POOL_STANDARD_URLS": server.url})
             try:
                 cli.run("up")

@@ -252,7 +252,10 @@ def _stack(chain: Path) -> Generator[Bench]:
         with tempfile.TemporaryDirectory(prefix="trace-ray-bench-") as name:
             directory = Path(name)
             directory.chmod(0o755)  # as root, Postgres runs as a user of its own
-            cli = Cli(directory, {"TRACE_WORKERS": str(WORKERS), "TRACE_RPC_POOL_STANDARD_URLS": server.url})
+            cli = Cli(
+                directory,
+                {"TRACE_WORKERS": str(WORKERS), "TRACE_HTTP_PORT": "0", "TRACE_RPC_POOL_STANDARD_URLS": server.url},
+            )
             try:
                 cli.run("up")
                 database = Database(config.state_url(config.load_stack(directory)), application_name="trace-bench")

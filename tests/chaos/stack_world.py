@@ -227,6 +227,7 @@ def _make(shape: Shape, log: Log, directory: Path, seed: int, stack: contextlib.
         place = {"TRACE_OBJECT_STORE": (data_dir / "objects").as_uri()}
     environment: dict[str, Any] = {
         "TRACE_WORKERS": str(WORKERS),
+        "TRACE_HTTP_PORT": "0",
         "TRACE_LEASE_SECONDS": str(shape.lease_s),
         "TRACE_RANGE_TIMEOUT_SECONDS": str(shape.range_timeout_s),
         "TRACE_RPC_POOL_STANDARD_URLS": replay.url,

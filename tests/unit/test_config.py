@@ -191,7 +191,7 @@ KEYS_ELSEWHERE = "holds more than a place: set keys with AWS_ACCESS_KEY_ID and A
         ("TRACE_ORG_ID", "acme", "is not a UUID: write one like 00000000-0000-5000-8000-000000000001"),
         ("TRACE_WORKERS", "0", "is out of bounds: write a whole number from 1 to 1024"),
         ("TRACE_WORKERS", "many", "is out of bounds: write a whole number from 1 to 1024"),
-        ("TRACE_HTTP_PORT", "65536", "is out of bounds: write a whole number from 1 to 65535"),
+        ("TRACE_HTTP_PORT", "65536", "is out of bounds: write a whole number from 0 to 65535"),
         ("TRACE_ENGINE", "geth", "is not known: write cryo or native"),
         ("TRACE_RANGE_TIMEOUT_SECONDS", "5m", "is out of bounds: write a number from 1 to 86400"),
         ("TRACE_RANGE_TIMEOUT_SECONDS", "nan", "is out of bounds: write a number from 1 to 86400"),

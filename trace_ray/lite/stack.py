@@ -27,6 +27,7 @@ from trace_ray.lite.ray_cluster import Cluster
 DISPATCHER_START_S: Final = 60.0
 DRAIN_S: Final = 10.0  # running ranges get this long to finish; what is cut off is extracted again
 ANSWER_S: Final = 10.0
+NO_HTTP: Final = 0  # what TRACE_HTTP_PORT says on a machine that only syncs
 DATABASE: Final = "trace_ray"
 
 Say = Callable[[str], None]
@@ -76,7 +77,8 @@ def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
         try:
             runtime.connect(cluster.address, data_dir=settings.data_dir)
             _stop_actors(settings.data_dir, say)
-            _stop_queries(settings.data_dir, say)
+            if settings.http_port != NO_HTTP or cluster.own is None:  # our own Ray ends as a whole
+                _stop_queries(settings.data_dir, say)
         except StackUnavailable as error:
             say(f"The actors could not be asked to stop: {error}")
         runtime.disconnect()
@@ -92,6 +94,8 @@ def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
 
 def _serve_queries(settings: Settings, say: Say) -> str | None:
     """Serve queries over HTTP and return where; a sync needs none, so a taken port is told and not fatal."""
+    if settings.http_port == NO_HTTP:
+        return None
     space, url = runtime.namespace(settings.data_dir), f"http://{runtime.LOOPBACK}:{settings.http_port}"
     if _answers(url, space):
         return url
