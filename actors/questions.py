@@ -177,8 +177,19 @@ class Processes:
         return run.plan(question, grant, pool=self._pool, limits=limits, cancel=cancel)
 
 
-def make_app(settings: Settings, *, build: str, stack: str, observe: Callable[[AuditRow], None]) -> FastAPI:
-    """Return the HTTP app of a stack; `observe` hears of every question that ended."""
+def make_app(
+    settings: Settings,
+    *,
+    build: str,
+    stack: str,
+    observe: Callable[[AuditRow], None],
+    query_s: float = config.QUERY_S,
+    task_query_s: float = config.TASK_QUERY_S,
+) -> FastAPI:
+    """Return the HTTP app of a stack; `observe` hears of every question that ended.
+
+    `query_s` and `task_query_s` are the seconds that a question of a person and of a task may take.
+    """
     state = Database(config.state_url(settings), application_name="trace-query")
     data = Database(config.data_url(settings), application_name="trace-audit")
     store = open_store(
@@ -201,11 +212,11 @@ def make_app(settings: Settings, *, build: str, stack: str, observe: Callable[[A
 
     service = Service(
         ledger=ledgers,
-        runner=Processes(pool, store, question_s=config.TASK_QUERY_S),
+        runner=Processes(pool, store, question_s=max(query_s, task_query_s)),
         results=ledgers,
         fingerprint=functools.partial(sql_hash, secret),
         observe=observe,
-        people=replace(limits, timeout_s=config.QUERY_S),
-        tasks=replace(limits, timeout_s=config.TASK_QUERY_S),
+        people=replace(limits, timeout_s=query_s),
+        tasks=replace(limits, timeout_s=task_query_s),
     )
     return create_app(Parts(service, ledgers, ledgers.missing, close, build, stack))

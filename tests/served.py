@@ -81,10 +81,10 @@ class Served:
         ring = FileKeys(self.settings.data_dir).ring()
         return tokens.sign_user(ring, subject=user.subject, now=datetime.now(UTC), lifetime_s=lifetime_s)
 
-    def running(self, dataset_key: str = "errand") -> Lease:
+    def running(self, dataset_key: str = "errand", *, ttl_s: float = 60.0) -> Lease:
         """Return the lease of an attempt that runs."""
         self.ledger.sync(job(stream(dataset_key), name=dataset_key, to_block=100))
-        return self.ledger.lease()
+        return self.ledger.lease(ttl_s=ttl_s)
 
     def capability(self, lease: Lease, *names: str, as_of: int | None = None) -> str:
         with self.conn.transaction():
@@ -123,11 +123,24 @@ class Served:
 
 
 @contextmanager
-def served(settings: Settings, ledger: Ledger) -> Generator[Served]:
+def served(
+    settings: Settings,
+    ledger: Ledger,
+    *,
+    query_s: float = config.QUERY_S,
+    task_query_s: float = config.TASK_QUERY_S,
+) -> Generator[Served]:
     """Run the app of a stack under uvicorn until the block ends."""
     observed: list[AuditRow] = []
     port = free_port()
-    app = make_app(settings, build="test", stack="here", observe=observed.append)
+    app = make_app(
+        settings,
+        build="test",
+        stack="here",
+        observe=observed.append,
+        query_s=query_s,
+        task_query_s=task_query_s,
+    )
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()
