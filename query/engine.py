@@ -202,7 +202,7 @@ class Rows:
         self.truncated = False
         self._reader = reader
         kinds: list[pa.DataType] = reader.schema.types
-        self._inexact = [index for index, kind in enumerate(kinds) if _has_decimal(kind)]
+        self._inexact = [index for index, kind in enumerate(kinds) if _may_overflow(kind)]
 
     def batches(self, *, limit: int, max_bytes: int, piece_bytes: int) -> Iterator[pa.RecordBatch]:
         """Yield batches of at most `limit` rows and `max_bytes` bytes in all; `truncated` says if rows were cut.
@@ -244,7 +244,7 @@ class Rows:
             for index in self._inexact:
                 batch.column(index).validate(full=True)
         except pa.ArrowInvalid:
-            raise TypeUnsupported from None  # a HUGEINT of 39 digits is no valid decimal
+            raise TypeUnsupported from None  # the service would take it for a broken stream
 
 
 def _pieces(batch: pa.RecordBatch, piece_bytes: int) -> Iterator[pa.RecordBatch]:
@@ -257,14 +257,14 @@ def _pieces(batch: pa.RecordBatch, piece_bytes: int) -> Iterator[pa.RecordBatch]
         batch = batch.slice(fits)
 
 
-def _has_decimal(kind: pa.DataType) -> bool:
-    """Say whether a type is or holds a decimal, which is how HUGEINT arrives."""
+def _may_overflow(kind: pa.DataType) -> bool:
+    """Say whether a type is or holds one of fewer values than the engine's: a decimal (HUGEINT), a time (24:00:00)."""
     if isinstance(kind, pa.DictionaryType):
         return False
-    if pa.types.is_decimal(kind):
+    if pa.types.is_decimal(kind) or pa.types.is_time(kind):
         return True
     nested: Any = kind  # the stubs know the fields of each nested type by another name
-    return any(_has_decimal(nested.field(index).type) for index in range(kind.num_fields))
+    return any(_may_overflow(nested.field(index).type) for index in range(kind.num_fields))
 
 
 def _loses(kind: object) -> bool:
