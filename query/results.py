@@ -9,6 +9,7 @@ with `Z` where they have a zone; NaN and the infinities are strings; a map is a 
 
 import math
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
@@ -22,6 +23,9 @@ from query.question import Answer
 NANOSECONDS: Final = 1_000_000_000
 INFINITE_DAYS: Final = 2**31 - 1  # how the engine writes an infinite DATE, and below an infinite TIMESTAMP
 INFINITE_TIME: Final = 2**63 - 1
+PER_DAY: Final = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+CYCLE_DAYS, CYCLE_YEARS = 146_097, 400  # the calendar repeats
+FAR: Final = "<value"  # how Arrow begins a text that it cannot write: years beyond +-32767
 
 
 def to_json(answer: Answer) -> bytes:
@@ -200,11 +204,26 @@ def _instants(array: "pa.Array[Any]", infinite: int) -> list[object]:
     numbers = array.view(pa.int32() if pa.types.is_date32(kind) else pa.int64())
     endless = pc.is_in(numbers, pa.array([infinite, -infinite], numbers.type))
     finite = pc.if_else(endless, pa.scalar(None, kind), numbers.view(kind))
-    texts = pc.replace_substring(finite.cast(pa.string()), " ", "T", max_replacements=1)
-    return [
-        ("infinity" if number == infinite else "-infinity") if forever else _without_zeros(text, zone)
-        for text, number, forever in zip(texts.to_pylist(), numbers.to_pylist(), endless.to_pylist(), strict=True)
-    ]
+    per_day = PER_DAY[kind.unit] if isinstance(kind, pa.TimestampType) else 1
+    found: list[object] = []
+    for text, number in zip(finite.cast(pa.string()).to_pylist(), numbers.to_pylist(), strict=True):
+        if number in (infinite, -infinite):
+            found.append("infinity" if number == infinite else "-infinity")
+        elif text is None:
+            found.append(None)
+        else:
+            near = _far(int(number or 0), per_day) if text.startswith(FAR) else text
+            found.append(_without_zeros(near.replace(" ", "T"), zone))
+    return found
+
+
+def _far(number: int, per_day: int) -> str:
+    """An instant whose year Arrow does not write: that of its day in the first cycle after 1970, and the cycles."""
+    days, part = divmod(number, per_day)
+    cycles, day = divmod(days, CYCLE_DAYS)
+    near = datetime(1970, 1, 1) + timedelta(days=day, microseconds=part * PER_DAY["us"] // per_day)
+    text = near.isoformat(" ") if per_day > 1 else near.date().isoformat()
+    return f"{near.year + CYCLE_YEARS * cycles}{text[4:]}"
 
 
 def _without_zeros(text: str | None, zone: str = "") -> str | None:
