@@ -139,10 +139,10 @@ def _find(
     snapshot: int | None,
     roles: Collection[str] | None,
 ) -> list[Row]:
-    wanted = None if names is None else list(names)
+    wanted = None if names is None else [name for name in names if name.isprintable()]  # no text for Postgres: NUL
     who = {"org": org_id, "roles": None if roles is None else list(roles)}
     rows = conn.execute(SQL["find"], {**who, "names": wanted, "snapshot": snapshot}).fetchall()
-    missing = sorted(set(wanted or ()) - {row["name"] for row in rows})
+    missing = sorted(set(names or ()) - {row["name"] for row in rows})
     if missing:
         known = [row["name"] for row in conn.execute(SQL["names"], who)]
         hint = f"choose one of {', '.join(known)}" if known else "apply a job file first"

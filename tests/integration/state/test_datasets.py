@@ -146,8 +146,9 @@ def test_unknown_datasets_and_snapshots_are_not_found(ledger: Ledger) -> None:
         pin(ledger, "devnet_blocks")
     ledger.sync(job("blocks", "logs"))
     with pytest.raises(NotFound) as missing:
-        pin(ledger, "devnet_blocks", "typo", "other")
+        pin(ledger, "devnet_blocks", "typo", "other", "nul\0")
     assert missing.value.problems == [
+        "there is no dataset nul\0: choose one of devnet_blocks, devnet_logs",
         "there is no dataset other: choose one of devnet_blocks, devnet_logs",
         "there is no dataset typo: choose one of devnet_blocks, devnet_logs",
     ]
