@@ -29,6 +29,7 @@ from query.bodies import (
     QueryAnswer,
     QueryEntry,
     QueryRequest,
+    ReadyAnswer,
     TaskQueryRequest,
 )
 from query.cancel import Cancel
@@ -70,6 +71,7 @@ def create_app(parts: Parts) -> FastAPI:
         version="1",
         lifespan=_lifespan(parts),
         openapi_tags=bodies.TAGS,
+        redirect_slashes=False,  # a redirect would repeat the Host header of whoever asks
     )
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     _handle_errors(app, parts.service)
@@ -121,9 +123,8 @@ def _task(service: Service, token: str) -> Held:
 def _add_queries(app: FastAPI, parts: Parts) -> None:
     service, room = parts.service, CapacityLimiter(AT_ONCE)
 
-    @app.post(
-        QUERY, tags=["query"], summary="Ask a question", response_model=QueryAnswer | DryRunAnswer, responses=ERRORS
-    )
+    @app.post(QUERY, tags=["query"], summary="Ask a question", response_model=QueryAnswer | DryRunAnswer,
+              responses=FORMS | ERRORS)  # fmt: skip
     async def query(body: QueryRequest, request: Request, token: UserToken) -> Response:
         asked = Asked(body.sql, body.limit, body.as_of, body.dataset_id)
 
@@ -135,9 +136,8 @@ def _add_queries(app: FastAPI, parts: Parts) -> None:
             return _refused(service.reject(_busy(), lambda: _user(service, token)))
         return _rendered(await _until_gone(request, room, answer), body.format)
 
-    @app.post(
-        TASK_QUERY, tags=["query"], summary="Ask a question as a task", response_model=QueryAnswer, responses=ERRORS
-    )
+    @app.post(TASK_QUERY, tags=["query"], summary="Ask a question as a task", response_model=QueryAnswer,
+              responses=FORMS | ERRORS)  # fmt: skip
     async def task_query(body: TaskQueryRequest, request: Request, token: TaskToken) -> Response:
         asked = Asked(body.sql, body.limit, body.as_of, body.dataset_id)
 
@@ -192,6 +192,7 @@ WRITERS: Final[Mapping[bodies.Format, tuple[str, Callable[[Answer], bytes]]]] = 
     bodies.Format.CSV: ("text/csv; charset=utf-8; header=present", results.to_csv),
     bodies.Format.ARROW: ("application/vnd.apache.arrow.stream", results.to_arrow),
 }
+FORMS: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {media: {} for media, _ in WRITERS.values()}}}
 
 
 def _headers(answer: Answer) -> dict[str, str]:
@@ -224,17 +225,24 @@ def _add_catalogue(app: FastAPI, parts: Parts) -> None:
     def entry(query_id: UUID, token: UserToken) -> QueryEntry:
         return bodies.entry(*catalogue.entry(_user(service, token).caller, query_id))
 
-    @app.get("/v1/queries/{query_id}/result", tags=["query"], summary="A large answer, as Parquet", responses=ERRORS,
-             response_class=Response)  # fmt: skip
+    @app.get("/v1/queries/{query_id}/result", tags=["query"], summary="A large answer, as Parquet",
+             responses=STORED | ERRORS, response_class=Response)  # fmt: skip
     def result(query_id: UUID, token: UserToken) -> Response:
         found = catalogue.result(_user(service, token).caller, query_id)
         if found.startswith(("http://", "https://")):
             return RedirectResponse(found, 307)  # a signed URL that is valid for minutes
-        return FileResponse(found, media_type="application/vnd.apache.parquet", filename=f"{query_id}.parquet")
+        return FileResponse(found, media_type=PARQUET, filename=f"{query_id}.parquet")
 
     @app.get("/.well-known/jwks.json", tags=["service"], summary="Public keys of our tokens")
     def jwks() -> dict[str, Any]:
         return catalogue.jwks()
+
+
+PARQUET: Final = "application/vnd.apache.parquet"
+STORED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {PARQUET: {"schema": {"type": "string", "format": "binary"}}}},
+    307: {"description": "It is at a signed URL that is valid for minutes"},
+}
 
 
 def _add_health(app: FastAPI, parts: Parts) -> None:
@@ -242,7 +250,8 @@ def _add_health(app: FastAPI, parts: Parts) -> None:
     async def healthz() -> dict[str, str]:
         return {"status": "ok", "build": parts.build, "stack": parts.stack}
 
-    @app.get("/readyz", tags=["service"], summary="Questions can be answered now", responses={503: {}})
+    @app.get("/readyz", tags=["service"], summary="Questions can be answered now", response_model=ReadyAnswer,
+             responses={503: {"model": ReadyAnswer, "description": "`missing` says what, by part"}})  # fmt: skip
     def readyz() -> JSONResponse:
         missing = dict(parts.ready())
         return JSONResponse(
@@ -256,18 +265,20 @@ def _add_health(app: FastAPI, parts: Parts) -> None:
 def _handle_errors(app: FastAPI, service: Service) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        refusal = BadRequest(bodies.problems(error.errors()))
-        identify = _identify(request, service)
-        if identify is None:
-            return _error(outcomes.BAD_REQUEST, str(refusal), {})
-        return _refused(await anyio.to_thread.run_sync(service.reject, refusal, identify))
+        return await _bad_request(request, service, BadRequest(bodies.problems(error.errors())))
 
     @app.exception_handler(HTTPException)
-    async def of_http(_request: Request, error: HTTPException) -> Response:
-        known = {404: outcomes.NOT_FOUND, 405: outcomes.METHOD_NOT_ALLOWED}
-        said = {404: "there is no such route: see /docs", 405: "this route takes another method: see /docs"}
-        found = known.get(error.status_code, outcomes.BAD_REQUEST)
-        return _error(found, said.get(error.status_code, "the request cannot be read: send JSON, see /docs"), {})
+    async def of_http(request: Request, error: HTTPException) -> Response:
+        match error.status_code:
+            case 404:
+                return _error(outcomes.NOT_FOUND, "there is no such route: see /docs", {})
+            case 405:
+                answer = _error(outcomes.METHOD_NOT_ALLOWED, "this route takes another method: see /docs", {})
+                answer.headers.update(error.headers or {})
+                return answer
+            case _:  # a body that its reader gives up on, nested too deeply for example
+                unreadable = BadRequest("the request cannot be read: send a JSON object with `sql`, see /docs")
+                return await _bad_request(request, service, unreadable)
 
     @app.exception_handler(TraceError)
     async def of_ours(_request: Request, error: TraceError) -> Response:
@@ -276,6 +287,13 @@ def _handle_errors(app: FastAPI, service: Service) -> None:
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, _error_: Exception) -> Response:
         return _error(outcomes.INTERNAL, FAILED, {})
+
+
+async def _bad_request(request: Request, service: Service, refusal: BadRequest) -> Response:
+    identify = _identify(request, service)
+    if identify is None:
+        return _error(outcomes.BAD_REQUEST, str(refusal), {})
+    return _refused(await anyio.to_thread.run_sync(service.reject, refusal, identify))
 
 
 def _identify(request: Request, service: Service) -> Callable[[], Held] | None:

@@ -19,6 +19,7 @@ TAGS: Final = [
     {"name": "datasets", "description": "What is published, what its columns mean, and which blocks are missing."},
     {"name": "service", "description": "Whether the service lives and is ready."},
 ]
+MAX_SNAPSHOT: Final = 2**53 - 1  # the largest number that every reader of JSON, and of our schema, has exactly
 MAX_TOLD: Final = 20  # mistakes of a body that are listed
 
 
@@ -50,7 +51,7 @@ class QueryRequest(Body):
     sql: str = Field(description="One SELECT in DuckDB's SQL, at most 64 KiB.", min_length=1, repr=False)
     limit: int = Field(DEFAULT_LIMIT, description=f"Rows at the most; values outside 1..{MAX_LIMIT} are clamped.")
     format: Format = Format.JSON
-    as_of: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = Field(
+    as_of: Annotated[int, Field(ge=0, le=MAX_SNAPSHOT)] | None = Field(
         None, description="A snapshot that an earlier answer named: the same question gives the same rows."
     )
     dataset_id: str | None = Field(
@@ -154,6 +155,11 @@ class QueryEntry(Body):
     result: str | None = Field(description="The route that hands out the stored answer.")
 
 
+class ReadyAnswer(Body):
+    status: str = Field(description="`ready`, or `not ready`.")
+    missing: dict[str, str]
+
+
 class Problem(Body):
     code: str
     message: str
@@ -197,7 +203,9 @@ def problems(errors: Sequence[Mapping[str, Any]]) -> list[str]:
         place = [str(part) for part in error["loc"] if part != "body"]
         plain = all(part.isidentifier() and len(part) <= 40 for part in place)  # noqa: PLR2004 - a name of a field
         where = ".".join(place) if place and plain else "the request"
-        found.append(f"{where}: {str(error['msg'])[0].lower()}{str(error['msg'])[1:]}")
+        said = str(error["msg"])
+        said = said.partition(",")[0] if error["type"] == "uuid_parsing" else said  # what follows quotes a character
+        found.append(f"{where}: {said[0].lower()}{said[1:]}")
     return found
 
 

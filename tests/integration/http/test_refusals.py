@@ -83,9 +83,39 @@ def test_body_above_the_cap_is_not_read(service: Served) -> None:
     refused(untold, 413, "BODY_TOO_LARGE")
 
 
+UNREADABLE = (b"[" * 100_000, b'{"sql":' * 20_000, b'{"sql": "select 1", "limit": ' + b"9" * 5_000 + b"}", b"\xff\xfe")
+
+
+@pytest.mark.parametrize("body", UNREADABLE, ids=["lists", "objects", "number", "encoding"])
+def test_body_that_its_reader_gives_up_on_is_refused_like_others(service: Served, body: bytes) -> None:
+    url, known = f"{service.url}/v1/query", {"Authorization": f"Bearer {service.token()}"}
+    json_body = {"Content-Type": "application/json"}
+
+    detail = refused(service.client.post(url, content=body, headers=json_body | known), 400, "BAD_REQUEST")
+
+    assert service.audited(str(detail["query_id"])).outcome == "BAD_REQUEST"
+    refused(service.client.post(url, content=body, headers=json_body), 401, "UNAUTHENTICATED")
+
+
 def test_unknown_routes_and_methods(service: Served) -> None:
     refused(service.client.get(f"{service.url}/v2/{MARK}"), 404, "NOT_FOUND")
-    refused(service.client.get(f"{service.url}/v1/query"), 405, "METHOD_NOT_ALLOWED")
+    for path in ("/v1/datasets/", "/v1/query/"):  # a redirect would name the host that the request claims
+        refused(service.client.get(f"{service.url}{path}", headers={"Host": f"{MARK}.example"}), 404, "NOT_FOUND")
+    answer = service.client.get(f"{service.url}/v1/query")
+    refused(answer, 405, "METHOD_NOT_ALLOWED")
+    assert answer.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize("name", ["%00", "devnet_blocks%00", "%ff", "%F0%9F%98%80", "x" * 5_000])
+def test_name_that_no_dataset_can_have_is_not_found(service: Served, name: str) -> None:
+    refused(service.get(f"/v1/datasets/{name}"), 404, "NOT_FOUND")
+
+
+def test_refused_id_is_not_quoted(service: Served) -> None:
+    answer = service.get("/v1/queries/%3Cscript%3E")
+
+    refused(answer, 400, "BAD_REQUEST")
+    assert answer.json()["error"]["message"] == "path.query_id: input should be a valid UUID"
 
 
 # --- tokens -------------------------------------------------------------------------------------------------------
