@@ -125,6 +125,42 @@ class TokenRefused(Unauthenticated):
         super().__init__(f"the token is refused: {TOKEN_FAULTS[reason]}")
 
 
+class BundleFault(StrEnum):
+    """Why a bundle is rejected (docs/reference/bundles.md). In the order in which it is checked."""
+
+    SIZE = "size"
+    SHA_MISMATCH = "sha_mismatch"
+    ENVELOPE = "envelope"
+    SIG_UNTRUSTED_KEY = "sig_untrusted_key"
+    SIG_EXPIRED = "sig_expired"
+    SIG_REVOKED = "sig_revoked"
+    SIG_INVALID = "sig_invalid"
+    SUBJECT_MISMATCH = "subject_mismatch"
+    MANIFEST_FIELDS = "manifest_fields"
+    SIG_LANGUAGE = "sig_language"
+    ZIP_POLYGLOT = "zip_polyglot"
+    ZIP_MALFORMED = "zip_malformed"
+    ZIP_ENCRYPTED = "zip_encrypted"
+    ZIP_PATH = "zip_path"
+    ZIP_SPECIAL = "zip_special"
+    ZIP_BOMB = "zip_bomb"
+    ZIP_DUP = "zip_dup"
+    ZIP_CASE_COLLISION = "zip_case_collision"
+    ZIP_OVERLAP = "zip_overlap"
+    ZIP_MANIFEST_MISMATCH = "zip_manifest_mismatch"
+    FILE_SHA_MISMATCH = "file_sha_mismatch"
+    REVOKED = "revoked"
+    UNREADABLE = "unreadable"
+
+
+class BundleRejected(RefusedInput):
+    """A bundle breaks a rule, and which one. Nothing of it runs, and trying again cannot help."""
+
+    def __init__(self, code: BundleFault, message: str) -> None:
+        self.code = code
+        super().__init__(f"the bundle is rejected ({code}): {message}")
+
+
 class ObjectMissing(FatalError):
     """The object store has no object of this key."""
 
