@@ -99,8 +99,9 @@ def test_the_ledgers_of_the_two_databases_are_numbered_apart(conn: Connection) -
             b"SELECT version FROM public.trace_migrations WHERE ledger = %s::text ORDER BY version", (ledger,)
         )
         versions = [row["version"] for row in rows]
-        assert versions == [one.version for one in migrate.migrations(ledger)] == list(range(1, len(versions) + 1))
-        assert versions
+        assert versions == [one.version for one in migrate.migrations(ledger)]
+        assert versions[0] == 1
+        assert versions == sorted(set(versions))
 
 
 def test_a_new_database_is_a_copy_of_the_template(connection: Callable[[], Connection]) -> None:

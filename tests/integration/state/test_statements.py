@@ -194,7 +194,7 @@ def test_the_ledger_is_as_large_as_it_claims(aged: Ledger) -> None:
 
 
 def test_each_statement_of_a_file_has_a_name_of_its_own() -> None:
-    for ledger in ("jobs", "tasks", "datasets", "outbox", "buffer", "views"):
+    for ledger in ("jobs", "tasks", "datasets", "outbox", "buffer", "views", "bundles"):
         found = statements(ledger)
         assert len(found) > 1
         assert all(body.strip().endswith(b";") for body in found.values())
