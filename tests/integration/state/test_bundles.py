@@ -34,8 +34,8 @@ def push(conn: Connection, made: Made, org_id: OrgId = DEFAULT_ORG) -> PushedBun
     return bundles.push(conn, org_id, made.digest, made.envelope)
 
 
-def variant(text: str, **changes: object) -> Made:
-    return make({**FILES, "data.txt": Packed(text.encode(), False)}, **changes)
+def variant(text: str, version: str = "1.0") -> Made:
+    return make({**FILES, "data.txt": Packed(text.encode(), False)}, version=version)
 
 
 def fault(run: Callable[[], object]) -> BundleFault:
