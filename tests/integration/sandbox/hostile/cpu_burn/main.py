@@ -1,0 +1,7 @@
+import os
+
+
+def handler(event, context):
+    os.fork()
+    while True:
+        pass

@@ -1,0 +1,10 @@
+import http.client
+import time
+
+
+def handler(event, context):
+    client = http.client.HTTPConnection("127.0.0.1", 9001)
+    path = f"/2018-06-01/runtime/invocation/{context.aws_request_id}/error"
+    client.request("POST", path, body=event["body"].encode())
+    client.getresponse()
+    time.sleep(1000)

@@ -1,0 +1,1 @@
+export const handler = async (event, context) => ({ esm: event, left: context.getRemainingTimeInMillis() > 0 });

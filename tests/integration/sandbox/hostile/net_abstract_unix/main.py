@@ -1,0 +1,5 @@
+import socket
+
+
+def handler(event, context):
+    socket.socket(socket.AF_UNIX).connect("\0" + event["abstract"])

@@ -1,0 +1,6 @@
+import os
+
+
+def handler(event, context):
+    while True:
+        os.write(1, b"flood " * 1000)
