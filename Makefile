@@ -42,9 +42,11 @@ chaos: .venv/dev ## hurts the ledger, then the whole stack, each for SECONDS; th
 fuzz: .venv/dev ## texts made by chance against the gate, for SECONDS. SEED=n
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
 
-docs: .venv/dev ## generated reference: the JSON Schema of the job file
+docs: .venv/dev ## generated reference: the JSON Schemas of the job file and of the rule file
 	$(BIN)/python -c 'import json; from trace_ray import config; print(json.dumps(config.job_schema(), indent=2))' \
 	  > docs/reference/job-file.schema.json
+	$(BIN)/python -c 'import json; from trace_ray import rulefile; print(json.dumps(rulefile.schema(), indent=2))' \
+	  > docs/reference/alert-rule.schema.json
 
 lock: .venv/dev ## pin every dependency with hashes
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

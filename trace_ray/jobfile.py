@@ -8,18 +8,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 
 from trace_ray import jobrules, jobyaml
 from trace_ray.catalog import CATALOG
 from trace_ray.contracts import FixedTarget, FollowHead, Job, OrgId, Receipts, Stream
 from trace_ray.errors import RefusedInput
 from trace_ray.jobyaml import Document, Problem, path_text, shown
+from trace_ray.yamlmodel import NAME, NAME_ADVICE, Model, mistyped, nearest, read_text, said
 
 MAX_BLOCK: Final = 2**53 - 1  # every reader of JSON keeps such a number exact
 MAX_CHAIN_ID: Final = 2**63 - 37  # EIP-2294
@@ -36,7 +36,6 @@ SECRET_KEY: Final = re.compile(
     r"(api_?|access_?|private_?)key|passwo?r?d|passphrase|secret|token|bearer|credential|mnemonic|^auth|^key$"
 )
 
-NAME: Final = r"^[a-z][a-z0-9_]{0,63}$"
 CHAIN_NAME: Final = r"^[a-z][a-z0-9_]{0,62}$"  # with `_` and a dataset_key it fits a published name
 DATASET_KEY: Final = r"^[a-z0-9_]{1,64}$"
 PUBLISHED: Final = r"^[a-z][a-z0-9_]{0,127}$"
@@ -44,16 +43,7 @@ PUBLISHED: Final = r"^[a-z][a-z0-9_]{0,127}$"
 Block = Annotated[int, Field(ge=0, le=MAX_BLOCK)]
 
 
-def _said(sentence: str) -> PydanticCustomError:
-    """Return an error of a value whose sentence is ready."""
-    return PydanticCustomError("said", "{sentence}", {"sentence": sentence})
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class FixedTargetModel(_Model):
+class FixedTargetModel(Model):
     """Sync the blocks [from_block, to_block), then be complete."""
 
     model_config = ConfigDict(title="fixed_target")
@@ -66,14 +56,14 @@ class FixedTargetModel(_Model):
     def _not_empty(cls, to_block: int, info: ValidationInfo) -> int:
         start = info.data.get("from_block")
         if start is not None and to_block <= start:
-            raise _said(f"leaves nothing to sync: write a block above from_block ({start})")
+            raise said(f"leaves nothing to sync: write a block above from_block ({start})")
         return to_block
 
     def to_contract(self) -> FixedTarget:
         return FixedTarget(self.from_block, self.to_block)
 
 
-class FollowHeadModel(_Model):
+class FollowHeadModel(Model):
     """Sync from from_block and follow the head of the chain, tail_lag blocks behind it."""
 
     model_config = ConfigDict(title="follow_head")
@@ -92,7 +82,7 @@ class FollowHeadModel(_Model):
     def _above_interval(cls, age: float, info: ValidationInfo) -> float:
         interval = info.data.get("head_poll_interval_seconds")
         if interval is not None and age <= interval:
-            raise _said(f"makes each head too old: write more than head_poll_interval_seconds ({interval:g})")
+            raise said(f"makes each head too old: write more than head_poll_interval_seconds ({interval:g})")
         return age
 
     def to_contract(self) -> FollowHead:
@@ -101,7 +91,7 @@ class FollowHeadModel(_Model):
         )
 
 
-class StreamModel(_Model):
+class StreamModel(Model):
     """One dataset of the job."""
 
     model_config = ConfigDict(title="stream")
@@ -118,21 +108,21 @@ class StreamModel(_Model):
     def _offered(cls, name: str) -> str:
         entry = CATALOG.get(name)
         if entry is None:
-            advice = _nearest(name, list(OFFERED)) or "one of " + ", ".join(OFFERED)
-            raise _said(f"is not a Cryo dataset: write {advice}")
+            advice = nearest(name, list(OFFERED)) or "one of " + ", ".join(OFFERED)
+            raise said(f"is not a Cryo dataset: write {advice}")
         if entry.refusal is not None:
-            raise _said(f"is refused ({entry.refusal}): write one of {', '.join(OFFERED)}")
+            raise said(f"is refused ({entry.refusal}): write one of {', '.join(OFFERED)}")
         return name
 
     @field_validator("publish_as")
     @classmethod
     def _free(cls, name: str) -> str:
         if name in RESERVED:
-            raise _said("is a word of the query service: write another name")
+            raise said("is a word of the query service: write another name")
         return name
 
 
-class JobModel(_Model):
+class JobModel(Model):
     """A chain_sync job of trace_ray."""
 
     model_config = ConfigDict(title="trace_ray job file")
@@ -194,7 +184,7 @@ def read(path: Path, org_id: OrgId) -> Job:
     Raises:
         RefusedInput: with one sentence for each mistake, in the order of the lines.
     """
-    document = jobyaml.read_document(_text(path))
+    document = jobyaml.read_document(read_text(path, "job"))
     model: JobModel | None = None
     problems = list(document.problems)
     try:
@@ -213,26 +203,8 @@ def schema() -> dict[str, object]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **JobModel.model_json_schema()}
 
 
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(jobyaml.MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise RefusedInput(f"{path}: there is no such file: write the path of a job file") from None
-    except (OSError, ValueError) as error:
-        raise RefusedInput(f"{path}: the file cannot be read: write the path of a readable job file") from error
-    if len(content) > jobyaml.MAX_BYTES:
-        raise RefusedInput(f"{path}: the file is larger than {jobyaml.MAX_BYTES // 1024} KiB: write one job per file")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise RefusedInput(f"{path}:{line}: (file): the text is not UTF-8: write it as UTF-8") from None
-
-
 # --- sentences ----------------------------------------------------------------------------------------------------
 
-NAME_ADVICE: Final = "write lower-case letters, digits and _, beginning with a letter, at most {} characters"
 ADVICE: Final[Mapping[str, str]] = {
     "kind": "write chain_sync",
     "name": NAME_ADVICE.format(64),
@@ -256,14 +228,6 @@ ADVICE: Final[Mapping[str, str]] = {
     "max_inflight": f"write a whole number from 1 to {MAX_INFLIGHT}",
     "publish_as": NAME_ADVICE.format(128),
     "": "write key: value lines with kind, name, chain_id, mode and streams",
-}
-MEANT: Final[Mapping[str, str]] = {
-    "yes": "true",
-    "on": "true",
-    "y": "true",
-    "no": "false",
-    "off": "false",
-    "n": "false",
 }
 
 
@@ -295,7 +259,7 @@ def _sentence(detail: ErrorDetails, path: jobyaml.Path, document: Document) -> s
         case "extra_forbidden":
             return _unknown_key(path, document)
         case "int_type" | "bool_type" | "float_type":
-            what, meant = _mistyped(detail)
+            what, meant = mistyped(detail)
             return f"{value} is not {what}: {f'write {meant}' if meant else advice}"
         case "greater_than_equal" | "less_than_equal":
             return f"{value} is out of bounds: {advice}"
@@ -328,37 +292,4 @@ def _unknown_key(path: jobyaml.Path, document: Document) -> str:
     key = str(path[-1])
     if SECRET_KEY.search(key.lower().replace("-", "_")):
         return f"a secret has no place in a job file: {jobyaml.POOL_ADVICE}"
-    return f"{shown(key)} is not a key of {around}: write {_nearest(key, keys) or 'one of ' + ', '.join(keys)}"
-
-
-def _mistyped(detail: ErrorDetails) -> tuple[str, str | None]:
-    """Return what was wanted, and the plain form of what was probably meant."""
-    text = str(detail["input"])
-    match detail["type"]:
-        case "bool_type":
-            return "true or false", MEANT.get(text.lower())
-        case "float_type":
-            return "a number", None if text.endswith(("m", "M")) else _number_meant(text)  # minutes, perhaps
-        case _:
-            return "a whole number", _number_meant(text)
-
-
-def _number_meant(text: str) -> str | None:
-    """Return the plain form of a number that was written in another one."""
-    plain = text.replace("_", "").replace(",", "")
-    if re.fullmatch(r"0[xob][0-9a-fA-F]{1,16}", plain):
-        try:
-            return str(int(plain, 0))
-        except ValueError:
-            return None
-    if re.fullmatch(r"\+?[0-9]{1,30}", plain):
-        return str(int(plain))
-    if found := re.fullmatch(r"([0-9]{1,9})(?:\.0+)?(?:[eE]\+?([0-9]{1,2})|([kKmM]))?", plain):
-        zeros = int(found[2] or 0) if not found[3] else 3 if found[3] in "kK" else 6
-        return str(int(found[1]) * 10**zeros) if zeros <= len(str(MAX_BLOCK)) else None
-    return None
-
-
-def _nearest(name: str, names: list[str]) -> str | None:
-    found = get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.6)
-    return found[0] if found else None
+    return f"{shown(key)} is not a key of {around}: write {nearest(key, keys) or 'one of ' + ', '.join(keys)}"

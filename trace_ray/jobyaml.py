@@ -1,4 +1,4 @@
-"""YAML text -> plain values, each with its line. Knows YAML and what must not be in it; knows no key of a job file.
+"""YAML text -> plain values, each with its line. Knows YAML and what must not be in it; of its keys it knows `Form`.
 
 A small part of YAML is read: mappings, lists, text, whole and decimal numbers, `true` and `false`. What different YAML
 readers read differently (`yes`, `1_000`, `0x10`, repeated keys, merged mappings) stays text or is refused, so that a
@@ -6,7 +6,7 @@ file means the same to everybody. Aliases are refused: nine lines of them can fi
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -34,6 +34,25 @@ SECRET_VALUE: Final = re.compile(
 RUN: Final = re.compile(r"[A-Za-z0-9]{20,}")
 KIND: Final = re.compile(r"(?P<digit>[0-9])|(?P<lower>[a-z])|(?P<upper>[A-Z])")
 CHANGES: Final = 6  # a random run of 20 changes its kind of character about 10 times, a name that people chose hardly
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What kind of file is read. `advice` is what to write instead of a URL or a secret.
+
+    `hashes`: by top-level key, what looks like a secret there and is none: digests, addresses.
+    """
+
+    noun: str
+    advice: str
+    hashes: Mapping[str, re.Pattern[str]] = field(default_factory=dict[str, re.Pattern[str]])
+
+    def is_hash(self, path: Path, text: str) -> bool:
+        allowed = self.hashes.get(str(path[0])) if path else None
+        return allowed is not None and allowed.fullmatch(text) is not None
+
+
+JOB: Final = Form("job", POOL_ADVICE)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -68,21 +87,21 @@ class Document:
         self.problems.append(Problem(self.line(path), path_text(path), sentence))
 
 
-def read_document(text: str) -> Document:
+def read_document(text: str, form: Form = JOB) -> Document:
     """Read one YAML document. What is wrong is in `problems`; nothing is raised."""
     document = Document()
     try:
-        _Builder(document, yaml.parse(text, Loader=yaml.SafeLoader)).build()
+        _Builder(document, form, yaml.parse(text, Loader=yaml.SafeLoader)).build()
     except _TooDeep as error:
         document.spoilt.add(())
-        sentence = f"more than {MAX_DEPTH} levels are refused: write a job file as in the reference"
+        sentence = f"more than {MAX_DEPTH} levels are refused: write a {form.noun} file as in the reference"
         document.problems.append(Problem(error.line, "(file)", sentence))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         _not_yaml(document, mark.line + 1 if mark else 1, error.problem or error.context)
     except yaml.YAMLError:
         _not_yaml(document, _strange_line(text), "a character that YAML forbids")
-    document.problems += _keyed_urls(text, {problem.line for problem in document.problems})
+    document.problems += _keyed_urls(text, {problem.line for problem in document.problems}, form)
     return document
 
 
@@ -142,12 +161,12 @@ def _strange_line(text: str) -> int:
     return text.count("\n", 0, found.start()) + 1 if found else 1
 
 
-def _keyed_urls(text: str, told: set[int]) -> Iterator[Problem]:
+def _keyed_urls(text: str, told: set[int], form: Form) -> Iterator[Problem]:
     """Find URLs with keys wherever they are, also in comments, on lines of which nothing was told yet."""
     for number, line in enumerate(text.splitlines(), start=1):
         found = KEYED_URL.search(line)
         if found and number not in told and (found["user"] or looks_secret(found["rest"])):
-            yield Problem(number, "(comment)", f"a URL with a key is in the text (not shown): {POOL_ADVICE}")
+            yield Problem(number, "(comment)", f"a URL with a key is in the text (not shown): {form.advice}")
 
 
 class _TooDeep(Exception):
@@ -161,8 +180,9 @@ class _TooDeep(Exception):
 class _Builder:
     """Turns YAML's events into values."""
 
-    def __init__(self, document: Document, events: Iterator[yaml.Event]) -> None:
+    def __init__(self, document: Document, form: Form, events: Iterator[yaml.Event]) -> None:
         self._document = document
+        self._form = form
         self._events = events
 
     def build(self) -> None:
@@ -170,7 +190,7 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 if () in self._document.lines:
                     self._document.lines[()] = _line(event)
-                    self._document.refuse((), "the file holds several documents: write one job per file")
+                    self._document.refuse((), f"the file holds several documents: write one {self._form.noun} per file")
                     return
                 first = next(self._events)
                 self._document.lines[()] = _line(first)
@@ -194,10 +214,10 @@ class _Builder:
     def _scalar(self, event: yaml.ScalarEvent, path: Path) -> object:
         text = event.value
         if holds_url(text):
-            self._document.refuse(path, f"a URL is refused (not shown, it may hold a key): {POOL_ADVICE}")
+            self._document.refuse(path, f"a URL is refused (not shown, it may hold a key): {self._form.advice}")
             return None
-        if looks_secret(text):
-            self._document.refuse(path, f"the value looks like a secret (not shown): {POOL_ADVICE}")
+        if looks_secret(text) and not self._form.is_hash(path, text):
+            self._document.refuse(path, f"the value looks like a secret (not shown): {self._form.advice}")
             return None
         if event.style is not None:
             return text
@@ -223,7 +243,7 @@ class _Builder:
                 first = self._document.lines[place]
                 sentence = f"the key is on line {first} already: remove one of the two"
                 self._document.problems.append(Problem(line, path_text(place), sentence))
-                _Builder(Document(), self._events)._value(value_event, path)
+                _Builder(Document(), self._form, self._events)._value(value_event, path)
                 continue
             self._document.lines[place] = line
             values[key] = self._value(value_event, place)
@@ -242,9 +262,9 @@ class _Builder:
 
     def _screen_key(self, place: Path, key: str) -> None:
         if holds_url(key):
-            self._document.refuse(place, f"a URL is refused (not shown, it may hold a key): {POOL_ADVICE}")
-        elif looks_secret(key):
-            self._document.refuse(place, f"the key looks like a secret (not shown): {POOL_ADVICE}")
+            self._document.refuse(place, f"a URL is refused (not shown, it may hold a key): {self._form.advice}")
+        elif looks_secret(key) and not self._form.is_hash(place, key):
+            self._document.refuse(place, f"the key looks like a secret (not shown): {self._form.advice}")
 
     def _list(self, path: Path) -> list[object]:
         values: list[object] = []
