@@ -118,10 +118,21 @@ def push(conn: Connection, org_id: OrgId, digest: str, envelope: bytes) -> Pushe
     }
     if row := conn.execute(SQL["push"], values).fetchone():
         return _bundle(row)
-    for found in map(_bundle, conn.execute(SQL["same"], values).fetchall()):
-        _check_same(found, digest, said)
+    check(conn, org_id, digest, envelope)  # what stands in the way is committed by now
     (row,) = conn.execute(SQL["sign_again"], values)
     return _bundle(row)
+
+
+def check(conn: Connection, org_id: OrgId, digest: str, envelope: bytes) -> None:
+    """Refuse what `push` would refuse, and change nothing: before a zip is uploaded.
+
+    Raises:
+        BundleRejected, RefusedInput: as `push` does.
+    """
+    said, _ = verify.believe(envelope, digest, keyring(conn, org_id))
+    values = {"org": org_id, "digest": digest, "name": said.name, "version": said.version}
+    for row in conn.execute(SQL["same"], values).fetchall():
+        _check_same(_bundle(row), digest, said)
 
 
 def bundles(conn: Connection, org_id: OrgId) -> list[PushedBundle]:

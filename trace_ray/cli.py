@@ -14,7 +14,7 @@ from actors.repairer import withdraw_lost
 from actors.sweeper import for_stack
 from state import datasets, jobs, migrate, repair, tasks
 from state.db import Database
-from trace_ray import access_commands, config, console, demo, doctor, follow, ledger_commands
+from trace_ray import access_commands, bundle_commands, config, console, demo, doctor, follow, ledger_commands
 from trace_ray import check as checking
 from trace_ray.build import build_id
 from trace_ray.config import Settings
@@ -31,8 +31,7 @@ from trace_ray.errors import (
 from trace_ray.lite import anvil, devnet, ray_cluster
 from trace_ray.lite.alone import alone
 from trace_ray.lite.effective import need_pools, share_pools
-from trace_ray.storage import ObjectStore, open_store
-from trace_ray.wiring import settings_here, transaction
+from trace_ray.wiring import object_store, settings_here, transaction
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -85,6 +84,7 @@ cli.add_command(access_commands.token)
 cli.add_command(access_commands.users)
 cli.add_command(access_commands.roles)
 cli.add_command(access_commands.audit_command)
+cli.add_command(bundle_commands.bundle)
 
 
 # --- the stack ----------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def repair_command(name: str, check_objects: bool) -> None:
     settings = settings_here()
     if check_objects:
         database = Database(config.state_url(settings), application_name="trace-cli")
-        lost = withdraw_lost(database, _store(settings), settings.org_id, name)
+        lost = withdraw_lost(database, object_store(settings), settings.org_id, name)
         say(f"{lost} published version{'' if lost == 1 else 's'} had lost objects and were withdrawn")
     with transaction(settings) as conn:
         console.print_repaired(name, repair.repair(conn, settings.org_id, name))
@@ -359,7 +359,7 @@ def _ask(
 
     with transaction(settings) as conn:
         grant = datasets.pin(conn, settings.org_id, None, as_of)
-    store = _store(settings)
+    store = object_store(settings)
     # who types the SQL here owns the data: a kernel without Landlock takes one wall away, not the answer
     limits = Limits(without_landlock=not confine.is_complete(confine.landlock_abi()))
     valid_s = limits.timeout_s + SIGNED_EXTRA_S
@@ -371,12 +371,6 @@ def _ask(
         limits=limits,
     )
     console.print_answer(answer, form=form, output=output)
-
-
-def _store(settings: Settings) -> ObjectStore:
-    return open_store(
-        settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
-    )
 
 
 def _ask_for_demo(sql: str) -> None:

@@ -1,4 +1,4 @@
-"""What every command begins with: the settings that count, and one transaction on the ledgers."""
+"""What every command begins with: the settings that count, one transaction on the ledgers, the object store."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ from state.db import Connection, Database
 from trace_ray import config, logs
 from trace_ray.config import Settings
 from trace_ray.lite.effective import effective
+from trace_ray.storage import ObjectStore, open_store
 
 
 def settings_here() -> Settings:
@@ -14,6 +15,13 @@ def settings_here() -> Settings:
     settings = effective(config.read_settings())
     logs.set_up(json=False, secrets=config.secrets(settings))
     return settings
+
+
+def object_store(settings: Settings) -> ObjectStore:
+    """Open the object store of the stack. Raises FatalError, StoreUnavailable."""
+    return open_store(
+        settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
+    )
 
 
 @contextmanager
