@@ -9,42 +9,20 @@ import os
 import shutil
 import socket
 import subprocess
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from actors.sandbox import launch, seccomp
 from actors.sandbox import limits as caps
-from actors.sandbox import seccomp
-from actors.sandbox.cgroup import CgroupUnavailable, Group, Hierarchy
-from actors.sandbox.launch import TASK_ROOT, Launched, LaunchFailed, Order, failure, log_pipe
+from actors.sandbox.cgroup import Group, Hierarchy
+from actors.sandbox.launch import TASK_ROOT, Door, Launched, LaunchFailed, Order, end, failure, log_pipe
 from actors.sandbox.spawner import Command, Spawner
 from actors.sandbox.tree import Tree
 
-JOIN: Final = 'for door in $1; do echo 0 > "$door" || exit 97; done; shift; exec "$@"'
 TMP: Final = "/tmp"  # noqa: S108  its own, inside
 INNER_UID: Final = "1000"
 PYTHON: Final = ("/opt/python/bin/python3", "-P", "-s", "-S", "/opt/trace_ray/init.py")
 INSTALL: Final = "install bubblewrap 0.8 or newer (on Debian: apt-get install bubblewrap)"
-
-
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """Absolute paths of what tier A starts on the host."""
-
-    bwrap: str
-    setpriv: str
-    shell: str
-
-
-def programs() -> Programs:
-    """Raises: LaunchFailed: one is missing; says what to install."""
-    found = {name: shutil.which(name) for name in ("bwrap", "setpriv", "sh")}
-    if found["bwrap"] is None:
-        raise LaunchFailed(f"bwrap is not installed: {INSTALL}")
-    if found["setpriv"] is None or found["sh"] is None:
-        raise LaunchFailed("setpriv is not installed: on Debian, apt-get install util-linux")
-    return Programs(found["bwrap"], found["setpriv"], found["sh"])
 
 
 class Bubblewrap:
@@ -56,18 +34,19 @@ class Bubblewrap:
         """Raises: LaunchFailed: this machine lacks a part."""
         if os.uname().machine != "x86_64":
             raise LaunchFailed("there is no list of system calls for this processor: run sandboxes on x86_64")
-        self._programs = programs()
+        bwrap = shutil.which("bwrap")
+        if bwrap is None:
+            raise LaunchFailed(f"bwrap is not installed: {INSTALL}")
+        self._bwrap = bwrap
         self._tree = tree
-        self._groups = groups
+        self._door = Door(groups)
         self._spawner = spawner
         self._filter = seccomp.program()
         self.languages = tree.languages
 
     def start(self, order: Order) -> Launched:
         with contextlib.ExitStack() as undo:
-            group = self._group(order)
-            if group is not None:
-                undo.callback(group.close)
+            group = self._door.group(order, undo)
             log, log_end = log_pipe()
             undo.callback(os.close, log)
             ours, theirs = socket.socketpair()
@@ -82,38 +61,22 @@ class Bubblewrap:
                 theirs.close()
                 os.close(filter_end)
                 os.close(log_end)
-            undo.callback(_end, process)
+            undo.callback(end, process)
             launched = Launched(process, log=log, group=group, listener=_listener(ours, process, log))
             ours.sendall(b"G")
             ours.close()
             undo.pop_all()
             return launched
 
-    def _group(self, order: Order) -> Group | None:
-        if self._groups is None:
-            return None
-        try:
-            pids = order.limits.pids + caps.OWN_PIDS
-            return self._groups.make(str(order.slot.number), memory=order.limits.memory, pids=pids)
-        except CgroupUnavailable as error:
-            raise LaunchFailed(str(error)) from error
-
     def _arguments(self, order: Order, group: Group | None, *, channel: int, filter_end: int) -> list[str]:
-        join = [] if group is None else [self._programs.shell, "-c", JOIN, "join", " ".join(group.doors)]
-        counted = caps.kernel_limits(order.limits, counted=group is not None, language=order.language)
-        inner = [*PYTHON, str(channel), order.language, *counted]
-        return [*join, *self._drop(order.slot.uid), *self._walls(order, filter_end), "--", *inner]
-
-    def _drop(self, uid: int | None) -> list[str]:
-        if uid is None:
-            return []
-        ids = ["--reuid", str(uid), "--regid", str(uid)]
-        return [self._programs.setpriv, *ids, "--clear-groups", "--no-new-privs"]
+        limits = caps.kernel_limits(order.limits, counted=self._door.counted, language=order.language)
+        inner = [*PYTHON, str(channel), order.language, *limits]
+        return [*self._door.arguments(order, group), *self._walls(order, filter_end), "--", *inner]
 
     def _walls(self, order: Order, filter_end: int) -> list[str]:
         environment = [part for name, value in order.environment.items() for part in ("--setenv", name, value)]
         return [
-            self._programs.bwrap,
+            self._bwrap,
             *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"),
             *("--clearenv", "--cap-drop", "ALL", "--hostname", "udf", "--uid", INNER_UID, "--gid", INNER_UID),
             *("--ro-bind", str(self._tree.root), "/", "--ro-bind", str(self._tree.bootstraps), "/opt/trace_ray"),
@@ -159,18 +122,10 @@ def _listener(channel: socket.socket, process: subprocess.Popen[bytes], log: int
 
 def _why(process: subprocess.Popen[bytes]) -> str:
     """Return what is wrong when the sandbox did not come up, from the way its start ended."""
-    deadline = time.monotonic() + 1.0
-    while process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    match process.returncode:
+    match launch.how_it_ended(process):
         case None:
             return f"the sandbox was not up after {caps.LAUNCH_S:g} s"
-        case 97:
+        case launch.JOIN_FAILED:
             return "the sandbox could not join its control group"
         case _:
             return "bwrap could not start: allow user namespaces for this user, or opt into the backend landlock"
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()

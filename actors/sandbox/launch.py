@@ -1,6 +1,8 @@
 """What a backend is given and gives back: a started sandbox, still before untrusted code runs."""
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from actors.sandbox import outcome, processes
-from actors.sandbox.cgroup import Counts, Group
+from actors.sandbox import limits, outcome, processes
+from actors.sandbox.cgroup import CgroupUnavailable, Counts, Group, Hierarchy
 from actors.sandbox.slots import Slot
 from trace_ray.alerts import SandboxLimits
 from trace_ray.errors import TraceError
 
+JOIN: Final = 'for door in $1; do echo 0 > "$door" || exit 97; done; shift; exec "$@"'
+JOIN_FAILED: Final = 97
+NO_LANDLOCK: Final = 96
 API_ADDRESS: Final = "127.0.0.1:9001"
 TASK_ROOT: Final = "/var/task"
 END_S: Final = 10.0  # a killed sandbox is gone in milliseconds; more means a stuck kernel
@@ -60,10 +65,12 @@ class Launched:
         group: Group | None,
         listener: socket.socket | None = None,
         connection: socket.socket | None = None,
+        real_task: str = TASK_ROOT,
     ) -> None:
         self._process = process
         self._group = group
         self.log = log
+        self.real_task = real_task  # the path that the bundle's files have inside
         self.listener = listener
         self.connection = connection
         self.ended = os.pidfd_open(process.pid)
@@ -109,6 +116,55 @@ class Launched:
             os.close(number)
         if self._group is not None:
             self._group.close()
+
+
+class Door:
+    """The first step of every sandbox on the host: a group with its limits, joined with our uid; then its own uid."""
+
+    def __init__(self, groups: Hierarchy | None) -> None:
+        """Raises: LaunchFailed: a program of util-linux is missing."""
+        shell, setpriv = shutil.which("sh"), shutil.which("setpriv")
+        if shell is None or setpriv is None:
+            raise LaunchFailed("setpriv is not installed: on Debian, apt-get install util-linux")
+        self._shell, self._setpriv = shell, setpriv
+        self._groups = groups
+
+    @property
+    def counted(self) -> bool:
+        return self._groups is not None
+
+    def group(self, order: Order, undo: contextlib.ExitStack) -> Group | None:
+        """Make the group of a sandbox; `undo` removes it. Raises: LaunchFailed."""
+        if self._groups is None:
+            return None
+        try:
+            pids = order.limits.pids + limits.OWN_PIDS
+            group = self._groups.make(str(order.slot.number), memory=order.limits.memory, pids=pids)
+        except CgroupUnavailable as error:
+            raise LaunchFailed(str(error)) from error
+        undo.callback(group.close)
+        return group
+
+    def arguments(self, order: Order, group: Group | None) -> list[str]:
+        """Return what goes before the command, so that it starts in the group and with the uid."""
+        join = [] if group is None else [self._shell, "-c", JOIN, "join", " ".join(group.doors)]
+        if order.slot.uid is None:
+            return join
+        ids = ["--reuid", str(order.slot.uid), "--regid", str(order.slot.uid)]
+        return [*join, self._setpriv, *ids, "--clear-groups", "--no-new-privs"]
+
+
+def how_it_ended(process: subprocess.Popen[bytes]) -> int | None:
+    """Return the exit code of a start that failed; None when it hangs."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(1.0)
+    return None
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a sandbox that did not come up."""
+    process.kill()
+    process.wait(END_S)
 
 
 def log_pipe() -> tuple[int, int]:

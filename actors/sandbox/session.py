@@ -14,7 +14,7 @@ from typing import Final
 from actors.sandbox import limits as caps
 from actors.sandbox import outcome
 from actors.sandbox.connection import BodyTooLarge, Connection
-from actors.sandbox.launch import LOG_READ, Launched
+from actors.sandbox.launch import LOG_READ, TASK_ROOT, Launched
 from actors.sandbox.outcome import Cause, Evidence
 from actors.sandbox.runtime_api import End, Phase, RuntimeApi, Work
 from trace_ray.alerts import Invoked, OutcomeKind, SandboxLimits
@@ -215,7 +215,7 @@ class Session:
         kind, detail = outcome.classify(
             Evidence(
                 end.cause,
-                end.said,
+                self._shown(end.said),
                 status,
                 self._limits,
                 oom_kills=counts.oom_kills,
@@ -238,9 +238,13 @@ class Session:
             detail,
             end.response if ok else b"",
             tuple(work.events.lines) if ok else (),
-            outcome.tail(bytes(self._log), caps.LOG_TAIL),
+            self._shown(outcome.tail(bytes(self._log), caps.LOG_TAIL)),
             usage,
         )
+
+    def _shown(self, text: str) -> str:
+        """Return text from inside without paths of this machine."""
+        return text.replace(self._launched.real_task, TASK_ROOT)
 
     def _log_has_more(self) -> bool:
         """Read one more piece of a log that nobody writes any more, up to its limit."""

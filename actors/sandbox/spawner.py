@@ -17,13 +17,12 @@ ENVIRONMENT: Final[Mapping[str, str]] = {"LANG": "C.UTF-8"}
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to start. `output`: stdout and stderr; `keep`: its only other descriptors; `user`: its uid and gid."""
+    """What to start. `output`: stdout and stderr; `keep`: its only other descriptors."""
 
     arguments: Sequence[str]
     output: int
     keep: tuple[int, ...]
     environment: Mapping[str, str] = field(default_factory=lambda: ENVIRONMENT)
-    user: int | None = None
 
 
 class Spawner:
@@ -58,7 +57,4 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         cwd="/",
         close_fds=True,
         pass_fds=command.keep,
-        user=command.user,
-        group=command.user,
-        extra_groups=None if command.user is None else [],
     )

@@ -3,18 +3,22 @@
 import dataclasses
 import logging
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
-from actors.sandbox import cgroup, environment
+from actors.sandbox import cgroup, environment, selftest
 from actors.sandbox import limits as caps
 from actors.sandbox.bubblewrap import TMP, Bubblewrap, reachable
 from actors.sandbox.cgroup import CgroupUnavailable
 from actors.sandbox.events import Events
 from actors.sandbox.invoker import Ask, Cancelled
+from actors.sandbox.landlock import Landlock
 from actors.sandbox.launch import API_ADDRESS, TASK_ROOT, Backend, LaunchFailed, Order
 from actors.sandbox.outcome import DETAIL, cleaned
 from actors.sandbox.queries import Queries
 from actors.sandbox.runtime_api import Work
+from actors.sandbox.selftest import Check
 from actors.sandbox.session import Session
 from actors.sandbox.settings import SandboxSettings
 from actors.sandbox.slots import Slot, Slots
@@ -24,6 +28,7 @@ from trace_ray.alerts import Invocation, Invoked, OutcomeKind
 
 logger = logging.getLogger(__name__)
 
+BACKENDS: Final = {Bubblewrap.name: Bubblewrap, Landlock.name: Landlock}
 SLOT_S: Final = 10.0  # to wait for a free slot; after that another worker may be luckier
 
 
@@ -64,14 +69,50 @@ class Supervisor:
             queries.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One backend: its name, what counts (a cgroup version, or none), every check, or why it cannot start."""
+
+    backend: str
+    counted_by: str
+    checks: tuple[Check, ...]
+    problem: str | None
+
+    @property
+    def good(self) -> bool:
+        return self.problem is None and all(check.good for check in self.checks)
+
+    def sentence(self) -> str:
+        if self.problem is not None:
+            return f"{self.backend}: {self.problem}"
+        failed = [check.name for check in self.checks if not check.good]
+        return f"{self.backend}: " + (
+            "every wall holds" if not failed else f"the self-test failed: {'; '.join(failed)}"
+        )
+
+
 def open_supervisor(settings: SandboxSettings) -> Supervisor:
-    """Return a supervisor of the first backend that works.
+    """Return a supervisor of the first configured backend that passes its self-test.
 
     Raises:
-        LaunchFailed: none does; nothing may run.
+        LaunchFailed: none does; nothing may run. Says what to install or to allow.
         CgroupUnavailable: there are no control groups, and configuration does not allow sandboxes without.
         TreeUnavailable: the runtime tree cannot be made.
     """
+    sentences: list[str] = []
+    for examined, supervisor in _try_backends(settings):
+        if examined.good and supervisor is not None:
+            return supervisor
+        sentences.append(examined.sentence())
+    raise LaunchFailed("no sandbox works on this machine: " + "; ".join(sentences))
+
+
+def examine(settings: SandboxSettings) -> list[Examined]:
+    """Return how each configured backend does, for people; takes a second each. Raises as `open_supervisor`."""
+    return [examined for examined, _ in _try_backends(settings)]
+
+
+def _try_backends(settings: SandboxSettings) -> Iterator[tuple[Examined, Supervisor | None]]:
     settings.home.mkdir(parents=True, exist_ok=True)
     closed = reachable(settings.home.resolve()) if os.geteuid() == 0 else None
     if closed is not None:
@@ -81,8 +122,18 @@ def open_supervisor(settings: SandboxSettings) -> Supervisor:
     groups = cgroup.find(settings.cgroup_parent) if settings.cgroups else None
     if groups is not None:
         groups.sweep()
+    counted_by = "none" if groups is None else groups.name
     tree = open_tree(settings.home, node=settings.node)
-    return Supervisor(Bubblewrap(tree, groups, Spawner()), Slots(settings.slots))
+    spawner, slots = Spawner(), Slots(settings.slots)
+    for name in settings.backends:
+        try:
+            supervisor = Supervisor(BACKENDS[name](tree, groups, spawner), slots)
+            checks = selftest.checks(supervisor, tree.bootstraps, alone=name == Landlock.name)
+            yield Examined(name, counted_by, tuple(checks), None), supervisor
+        except KeyError:
+            yield Examined(name, counted_by, (), f"there is no such backend: take {' or '.join(BACKENDS)}"), None
+        except LaunchFailed as error:
+            yield Examined(name, counted_by, (), str(error)), None
 
 
 def ended(kind: OutcomeKind, detail: str) -> Invoked:

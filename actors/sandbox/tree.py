@@ -22,7 +22,7 @@ from trace_ray.errors import TraceError
 
 FORMAT: Final = "2"  # of the tree; another number makes it anew
 INSIDE: Final = Path(__file__).parent / "inside"
-BOOTSTRAPS: Final = ("init.py", "bootstrap.py", "bootstrap.cjs", "enter.py")
+BOOTSTRAPS: Final = ("init.py", "bootstrap.py", "bootstrap.cjs", "enter.py", "probe.py")
 MOUNT_POINTS: Final = ("dev", "tmp", "var/task", "opt/trace_ray")
 UNUSED_MODULES: Final = (
     "site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip",
@@ -42,10 +42,15 @@ class TreeUnavailable(TraceError):
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """`bootstraps` are mounted at /opt/trace_ray. `languages`: which of python, node, bootstrap can run from it."""
+    """`bootstraps` are mounted at /opt/trace_ray. `languages`: which of python, node, bootstrap can run from it.
+
+    `loader` and `libraries` (the dynamic loader, what it loads from) are for where the tree is not mounted as the root.
+    """
 
     root: Path
     bootstraps: Path
+    loader: Path
+    libraries: Path
     languages: frozenset[str]
 
 
@@ -60,12 +65,14 @@ def open_tree(home: Path, *, node: Path | None) -> Tree:
     try:
         _ensure(root, lambda staging: _fill(staging, node))
         _ensure(bootstraps, _fill_bootstraps)
+        loader = next((root / "lib64").glob("ld-linux-*"))
+        libraries = next((root / "lib").rglob("libc.so*"), loader).parent
     except (OSError, StopIteration, subprocess.SubprocessError) as error:
         raise TreeUnavailable(
             f"the runtime tree cannot be made below {home.name} ({error}): free space there"
         ) from error
     languages = {"python", "bootstrap"} | ({"node"} if node is not None else set[str]())
-    return Tree(root, bootstraps, frozenset(languages))
+    return Tree(root, bootstraps, loader, libraries, frozenset(languages))
 
 
 def find_node() -> Path | None:

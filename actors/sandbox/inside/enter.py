@@ -81,6 +81,9 @@ def main() -> None:
     del sys.path[0]
     confine_calls(bytes.fromhex(given["filter"]))
     sys.argv[1:] = []
+    os.write(FD, b"L")
+    if os.read(FD, 1) != b"G":
+        os._exit(FAILED)
     bootstrap.main()
 
 

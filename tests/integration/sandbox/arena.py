@@ -196,8 +196,8 @@ def _carrying(mark: bytes) -> list[int]:
 class AsNobody:
     """The same suite in a child that has dropped to uid 65534, without control groups. A `RuntimeInvoker` by pipe."""
 
-    def __init__(self) -> None:
-        command = ["-m", "tests.integration.sandbox.as_nobody"]
+    def __init__(self, backend: str = "bwrap") -> None:
+        command = ["-m", "tests.integration.sandbox.as_nobody", backend]
         self._child = subprocess.Popen(
             [sys.executable, *command],
             stdin=subprocess.PIPE,

@@ -7,10 +7,9 @@ import os
 import sys
 from uuid import UUID
 
-from actors.sandbox.bubblewrap import Bubblewrap
 from actors.sandbox.slots import Slots
 from actors.sandbox.spawner import Spawner
-from actors.sandbox.supervisor import Supervisor
+from actors.sandbox.supervisor import BACKENDS, Supervisor
 from tests.integration.sandbox.arena import NOBODY, SLOTS, Asker, open_tree
 from trace_ray.alerts import Invocation, SandboxLimits
 
@@ -22,7 +21,7 @@ def main() -> None:
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
-    invoker = Supervisor(Bubblewrap(tree, None, Spawner()), Slots(SLOTS))
+    invoker = Supervisor(BACKENDS[sys.argv[1]](tree, None, Spawner()), Slots(SLOTS))
     for line in sys.stdin:
         order = json.loads(line)
         order["request_id"] = UUID(order["request_id"])
