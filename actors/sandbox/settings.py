@@ -12,7 +12,8 @@ class SandboxSettings:
     """`home`: a directory for the runtime tree and the task directories; as root, every directory on the way to it must
     be open for others (o+x). `backends`: in this order, the first that passes its self-test is used. `cgroups`: False
     allows sandboxes without control groups, which bound less; never by itself. `cgroup_parent`: a delegated cgroup v2
-    directory. `prewarmed`: sandboxes per language that are started ahead. `slots`: sandboxes at once on this machine.
+    directory. `prewarmed`: sandboxes per language that are started ahead (backend
+    bwrap; the bundles must then lie on the file system of `home`). `slots`: sandboxes at once on this machine.
     """
 
     home: Path

@@ -28,8 +28,10 @@ class Slot:
 class Slots:
     """The slots of this machine. A bound abstract socket holds one: the kernel lets go of it when its holder dies."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, first: int = 0) -> None:
+        """Args: first: number of the first; two installations with separate ranges do not take each other's slots."""
         self.count = count
+        self._first = first
         self._next = 0
         self._guard = threading.Lock()
 
@@ -38,7 +40,7 @@ class Slots:
         with self._guard:
             start, self._next = self._next, (self._next + 1) % self.count
         for step in range(self.count):
-            number = (start + step) % self.count
+            number = self._first + (start + step) % self.count
             lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
                 lock.bind(f"\0trace-ray-sandbox/{os.geteuid()}/{number}")

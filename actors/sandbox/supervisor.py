@@ -5,9 +5,10 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from actors.sandbox import cgroup, environment, selftest
+from actors.sandbox import cgroup, environment, pool, selftest
 from actors.sandbox import limits as caps
 from actors.sandbox.bubblewrap import TMP, Bubblewrap, reachable
 from actors.sandbox.cgroup import CgroupUnavailable
@@ -16,6 +17,7 @@ from actors.sandbox.invoker import Ask, Cancelled
 from actors.sandbox.landlock import Landlock
 from actors.sandbox.launch import API_ADDRESS, TASK_ROOT, Backend, LaunchFailed, Order
 from actors.sandbox.outcome import DETAIL, cleaned
+from actors.sandbox.pool import Pool
 from actors.sandbox.queries import Queries
 from actors.sandbox.runtime_api import Work
 from actors.sandbox.selftest import Check
@@ -33,40 +35,72 @@ SLOT_S: Final = 10.0  # to wait for a free slot; after that another worker may b
 
 
 class Supervisor:
-    """A `RuntimeInvoker`. Thread-safe; make it with `open_supervisor`."""
+    """A `RuntimeInvoker`. Thread-safe; made by `open_supervisor`, close it."""
 
     def __init__(self, backend: Backend, slots: Slots) -> None:
         self._backend = backend
         self._slots = slots
+        self._pool: Pool | None = None
+
+    @property
+    def pool(self) -> Pool | None:
+        return self._pool
+
+    def start_pool(self, directory: Path, *, count: int) -> None:
+        """From now on keep `count` sandboxes per language ready. `directory`: on the file system of the bundles."""
+        self._pool = Pool(self._backend, self._slots, directory, _order_ahead, count=count)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
 
     def invoke(self, invocation: Invocation, ask: Ask, cancelled: Cancelled) -> Invoked:
         invocation = _within_caps(invocation)
         if invocation.language not in self._backend.languages:
             return _refused(f"the backend {self._backend.name} does not run {invocation.language} on this machine")
-        slot = self._slots.wait(SLOT_S, cancelled)
+        queries = Queries(ask, invocation.limits)
+        work = Work(invocation, queries, Events(invocation.limits), environment.of(invocation))
+        try:
+            return self._run_ahead(work, cancelled) or self._run_cold(work, cancelled)
+        except (LaunchFailed, CgroupUnavailable) as error:
+            logger.warning("sandbox unavailable", extra={"reason": str(error)})
+            return _refused(str(error))
+        finally:
+            queries.close()
+
+    def _run_ahead(self, work: Work, cancelled: Cancelled) -> Invoked | None:
+        """Run in a sandbox that waits for it; None when there is none that fits."""
+        warm = None if self._pool is None else self._pool.take(work.invocation)
+        if warm is None:
+            return None
+        try:
+            warm.fill(Path(work.invocation.directory))
+            return warm.session.run(work, cancelled)
+        except OSError as error:
+            logger.warning(
+                "a bundle cannot be linked into its sandbox", extra={"reason": os.strerror(error.errno or 0)}
+            )
+            return None
+        finally:
+            warm.close()
+
+    def _run_cold(self, work: Work, cancelled: Cancelled) -> Invoked:
+        slot = self._slots.take()
+        if slot is None and self._pool is not None:
+            self._pool.yield_slot()
+        slot = slot or self._slots.wait(SLOT_S, cancelled)
         if slot is None:
             if cancelled():
                 return ended(OutcomeKind.LOST_LEASE, "the lease was lost before it started")
             return _refused(f"all {self._slots.count} sandboxes of this machine are busy")
         try:
-            return self._run(invocation, slot, ask, cancelled)
-        except (LaunchFailed, CgroupUnavailable) as error:
-            logger.warning("sandbox unavailable", extra={"reason": str(error)})
-            return _refused(str(error))
-        finally:
-            slot.release()
-
-    def _run(self, invocation: Invocation, slot: Slot, ask: Ask, cancelled: Cancelled) -> Invoked:
-        queries = Queries(ask, invocation.limits)
-        work = Work(invocation, queries, Events(invocation.limits), environment.of(invocation))
-        try:
-            session = Session(self._backend.start(_order(invocation, slot)), invocation.limits)
+            session = Session(self._backend.start(_order(work.invocation, slot)), work.invocation.limits)
             try:
                 return session.run(work, cancelled)
             finally:
                 session.close()
         finally:
-            queries.close()
+            slot.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +136,8 @@ def open_supervisor(settings: SandboxSettings) -> Supervisor:
     sentences: list[str] = []
     for examined, supervisor in _try_backends(settings):
         if examined.good and supervisor is not None:
+            if settings.prewarmed and examined.backend == Bubblewrap.name:
+                supervisor.start_pool(settings.home / "waiting", count=settings.prewarmed)
             return supervisor
         sentences.append(examined.sentence())
     raise LaunchFailed("no sandbox works on this machine: " + "; ".join(sentences))
@@ -156,8 +192,15 @@ def _within_caps(invocation: Invocation) -> Invocation:
 
 
 def _order(invocation: Invocation, slot: Slot) -> Order:
-    inside = environment.fixed(TASK_ROOT, TMP) | environment.of(invocation)
-    inside["AWS_LAMBDA_RUNTIME_API"] = API_ADDRESS
+    inside = _common() | environment.of(invocation)
     if invocation.language == "node":
         inside |= environment.node_heap(invocation.limits)
     return Order(slot, invocation.language, invocation.directory, invocation.limits, inside)
+
+
+def _order_ahead(language: str, task: Path, slot: Slot) -> Order:
+    return Order(slot, language, str(task), pool.LIMITS, pool.surroundings(language, _common()))
+
+
+def _common() -> dict[str, str]:
+    return environment.fixed(TASK_ROOT, TMP) | {"AWS_LAMBDA_RUNTIME_API": API_ADDRESS}

@@ -27,6 +27,7 @@ LIMITS = {
 
 def main() -> None:
     channel_number, language, *limits = sys.argv[1:]
+    sys.argv[1:] = []  # the number is chance, and a handler sees none
     _hand_out(int(channel_number))
     os.closerange(3, OPEN_FILES)
     for limit in limits:
