@@ -7,8 +7,9 @@ repairs. Every write presents the epoch: a Dispatcher that was paused while anot
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from uuid import UUID
 
-from state import jobs, outbox, tasks
+from state import evaluations, jobs, outbox, tasks
 from state.db import Connection, Database, pipelined
 from trace_ray.config import OUTBOX_RETRIES
 from trace_ray.contracts import (
@@ -19,6 +20,7 @@ from trace_ray.contracts import (
     LeaseGroup,
     Outcome,
     Publication,
+    VersionId,
     WorkerId,
 )
 from trace_ray.errors import DatabaseUnavailable, FencedError
@@ -34,7 +36,12 @@ def _told_in_the_log(_conn: Connection, _events: Sequence[outbox.Event]) -> None
     """Nothing else follows from these events so far; the line is written after the commit."""
 
 
-HANDLERS: Mapping[str, outbox.Handler] = {"dataset.published": _told_in_the_log, "task.dead": _told_in_the_log}
+def _to_be_evaluated(conn: Connection, events: Sequence[outbox.Event]) -> None:
+    """Alert rules look at what was published."""
+    evaluations.plan_evaluations(conn, [VersionId(UUID(event.payload["dataset_version"])) for event in events])
+
+
+HANDLERS: Mapping[str, outbox.Handler] = {"dataset.published": _to_be_evaluated, "task.dead": _told_in_the_log}
 
 
 @dataclass(frozen=True, slots=True)

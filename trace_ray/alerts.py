@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, NewType
 from uuid import UUID, uuid5
 
-from trace_ray.contracts import AttemptKey, BlockRange, OrgId, TaskId
+from trace_ray.contracts import AttemptKey, BlockRange, LeaseToken, OrgId, TaskId, WorkerId
 
 RuleId = NewType("RuleId", UUID)
 EventId = NewType("EventId", UUID)
@@ -91,6 +91,27 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationLease:
+    """Time-bounded right to run one attempt of an evaluation, and all that it needs to know of its rule."""
+
+    evaluation: Evaluation
+    rule: Rule
+    attempt: int
+    lease_token: LeaseToken
+    worker_id: WorkerId
+    ttl_s: float
+
+    @property
+    def key(self) -> AttemptKey:
+        return AttemptKey(self.evaluation.task_id, self.attempt, self.lease_token)
+
+
+def batch_key(task_id: TaskId, attempt: int) -> str:
+    """Return the key of the object that holds an attempt's drafts."""
+    return f"batches/{task_id}/{attempt}/udf.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """One event as a bundle emitted it, after strict validation; hashes in lower case hex with `0x`."""
 
@@ -106,7 +127,10 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """A message of the queue `alerts`: where an attempt's drafts lie (JSON Lines) and what the ledger knows of them."""
+    """A message of the queue `alerts`: where an attempt's drafts lie (JSON Lines) and what the ledger knows of them.
+
+    `batch_uri` is the key that `batch_key` gives; `digest` and `size` are of the object's bytes, `events` its lines.
+    """
 
     attempt: AttemptKey
     org_id: OrgId

@@ -22,7 +22,7 @@ from trace_ray.jobfile import PUBLISHED
 from trace_ray.jobyaml import Document, Form, Problem, path_text, shown
 from trace_ray.yamlmodel import NAME, NAME_ADVICE, Model, mistyped, nearest, read_text, said
 
-BUNDLE: Final = r"^([0-9a-f]{64}|[a-z][a-z0-9_-]{0,63}(@[0-9A-Za-z][0-9A-Za-z.+-]{0,63})?)$"
+BUNDLE: Final = r"^([0-9a-f]{64}|[a-z][a-z0-9_-]{0,63}(@[0-9A-Za-z][0-9A-Za-z.+_-]{0,63})?)$"
 MAX_DATASETS: Final = 16
 MAX_CHANNELS: Final = 16
 MAX_PARAMETERS: Final = 64 * 1024  # bytes of JSON: each attempt is given them

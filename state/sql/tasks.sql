@@ -37,7 +37,7 @@ WITH q AS (
   FROM (
     SELECT ctid AS place, task_id, job_id, stream_id, range_start, range_end, task_failures, priority, run_at, seq
     FROM state.tasks
-    WHERE state = 'queued' AND run_at <= coalesce(%(now)s::timestamptz, now())
+    WHERE kind = 'sync' AND state = 'queued' AND run_at <= coalesce(%(now)s::timestamptz, now())
       AND stream_id = ANY(ARRAY(
         SELECT s.stream_id FROM state.streams s JOIN state.jobs j USING (job_id)
         LEFT JOIN state.heads h ON h.rpc_pool = s.rpc_pool AND h.chain_id = j.chain_id

@@ -3,26 +3,29 @@ SELECT name FROM state.jobs WHERE org_id = %(org)s::uuid ORDER BY name;
 
 -- name: tasks
 -- Tasks of an organisation, by job, by state, by id, or all: the newest trouble first, then what moved last. Chosen before
--- they are joined, since a ledger keeps every task that ever was.
-SELECT t.task_id, j.name AS job, d.name AS dataset, t.range_start, t.range_end, t.generation, t.state, t.attempt,
-  t.task_failures, t.infra_failures, s.rpc_pool, t.worker_id, t.created_at, t.run_at, t.lease_expires_at, t.finished_at, t.error,
-  t.run_at > clock_timestamp() AS waits, j.enabled AS job_enabled, s.enabled AS stream_enabled, h.error AS head_error
+-- they are joined, since a ledger keeps every task that ever was. An evaluation has a rule in place of a job.
+SELECT t.task_id, coalesce(j.name, e.name) AS job, coalesce(d.name, 'rule ' || e.name) AS dataset, t.range_start, t.range_end,
+  t.generation, t.state, t.attempt, t.task_failures, t.infra_failures, coalesce(s.rpc_pool, '') AS rpc_pool, t.worker_id,
+  t.created_at, t.run_at, t.lease_expires_at, t.finished_at, t.error, t.run_at > clock_timestamp() AS waits,
+  coalesce(j.enabled, e.enabled) AS job_enabled, coalesce(s.enabled, true) AS stream_enabled, h.error AS head_error
 FROM (
   SELECT task_id, row_number() OVER () AS place
   FROM (
     SELECT task_id FROM state.tasks
     WHERE job_id = ANY(ARRAY(
         SELECT job_id FROM state.jobs
-        WHERE org_id = %(org)s::uuid AND (%(job)s::text IS NULL OR name = %(job)s::text)))
+        WHERE org_id = %(org)s::uuid AND (%(job)s::text IS NULL OR name = %(job)s::text)
+        UNION ALL SELECT rule_id FROM state.rules WHERE org_id = %(org)s::uuid AND %(job)s::text IS NULL))
       AND (%(state)s::text IS NULL OR state = %(state)s::text)
       AND (%(tasks)b::uuid[] IS NULL OR task_id = ANY(%(tasks)b::uuid[]))
     ORDER BY CASE WHEN error IS NOT NULL THEN (error ->> 'at')::timestamptz END DESC NULLS LAST,
       coalesce(finished_at, lease_expires_at, created_at) DESC, seq DESC
     LIMIT %(limit)s::int) o) c
 JOIN state.tasks t USING (task_id)
-JOIN state.jobs j USING (job_id)
-JOIN state.streams s USING (stream_id)
-JOIN state.datasets d ON d.dataset_uuid = t.dataset_uuid
+LEFT JOIN state.rules e ON e.rule_id = t.job_id
+LEFT JOIN state.jobs j ON j.job_id = t.job_id
+LEFT JOIN state.streams s USING (stream_id)
+LEFT JOIN state.datasets d ON d.dataset_uuid = t.dataset_uuid
 LEFT JOIN state.heads h ON h.rpc_pool = s.rpc_pool AND h.chain_id = j.chain_id
 ORDER BY c.place;
 

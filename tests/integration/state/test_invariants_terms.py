@@ -13,11 +13,12 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from actors.dispatcher import HANDLERS, Dispatcher, Inbox, Timing
-from state import buffer, jobs, outbox, tasks
+from state import buffer, evaluations, jobs, outbox, tasks
 from state.db import Connection, Database, statements
+from tests.integration.state import watching
 from tests.integration.state.effects import EVERYTHING
 from tests.integration.state.ledger import CHAIN, NO_WAIT, POLICY, POOL, Ledger, failure, job, publication, stream
-from trace_ray.contracts import AttemptKey, WorkerId
+from trace_ray.contracts import AttemptKey, Failure, WorkerId
 from trace_ray.errors import FencedError
 
 FILES = sorted(file.name.removesuffix(".sql") for file in files("state").joinpath("sql").iterdir())
@@ -34,11 +35,13 @@ UNFENCED = {
             *("jobs.disable_streams", "jobs.set_enabled", "tasks.cancel", "tasks.replay", "outbox.replay"),
             *("repair.requeue", "repair.plan", "repair.withdraw", "sweep.bind", "buffer.replay"),
             *("readers.save", "readers.enable", "readers.set_read_roles"),
+            *("rules.save", "rules.drop_datasets", "rules.add_datasets", "rules.set_enabled"),
         ),
         OPERATOR,
     ),
     **dict.fromkeys(("buffer.receive", "buffer.extend", "buffer.ack", "buffer.nack", "buffer.bury"), RECEIPT),
     **dict.fromkeys(("jobs.add_ranges", "tasks.add_files", "tasks.replace"), AFTER),
+    "evaluations.add": f"{AFTER}, or {OPERATOR}",
     **dict.fromkeys(("audit.record", "audit.save_result", "audit.forget"), QUERIES),
     "outbox.append": "part of its cause, which is fenced or ordered by a person",
     "tasks.take_over": "makes the epoch",
@@ -71,13 +74,16 @@ def overtaken(ledger: Ledger) -> Ledger:
     ledger.complete(publication(ledger.lease()))
     ledger.claim(worker="w/1.0")
     ledger.claim(worker="w/2.0", ttl_s=-1)
+    watching.watch(ledger, watching.rule())
+    watching.backfill(ledger, watching.rule())
+    assert len(watching.claim(ledger, worker="w/3.0")) == 1
     newer = Ledger.lead(ledger.conn, holder="cluster/space/2")
     assert newer.epoch == ledger.epoch + 1
     return ledger
 
 
 def running(ledger: Ledger) -> list[AttemptKey]:
-    rows = ledger.rows(b"SELECT * FROM state.tasks WHERE state = 'running' ORDER BY task_id")
+    rows = ledger.rows(b"SELECT * FROM state.tasks WHERE state = 'running' AND kind = 'sync' ORDER BY task_id")
     return [AttemptKey(row["task_id"], row["attempt"], row["lease_token"]) for row in rows]
 
 
@@ -124,7 +130,18 @@ def parameters(ledger: Ledger) -> Mapping[str, object]:
         "chain_id": CHAIN,
         "head": 20_000,
         "error": "no answer",
+        "durations": Jsonb({}),
+        "task": evaluation(ledger).task_id,
+        "attempt": evaluation(ledger).attempt,
+        "token": evaluation(ledger).lease_token,
     }
+
+
+def evaluation(ledger: Ledger) -> AttemptKey:
+    """Return the attempt of the running evaluation."""
+    query = b"SELECT task_id, attempt, lease_token FROM state.tasks WHERE kind = 'evaluation' AND state = 'running'"
+    (row,) = ledger.rows(query)
+    return AttemptKey(row["task_id"], row["attempt"], row["lease_token"])
 
 
 @pytest.mark.parametrize("name", sorted(fenced()))
@@ -150,6 +167,15 @@ def calls(ledger: Ledger) -> dict[str, Callable[[Connection], object]]:
     batch = buffer.Batch(lease.key, "q", "uri", {})
     return {
         "buffer.publish": lambda conn: buffer.publish(conn, epoch, [batch], max_deliveries=3),
+        "evaluations.claim_evaluations": lambda conn: evaluations.claim_evaluations(
+            conn, epoch, [WorkerId("w")], ttl_s=60
+        ),
+        "evaluations.complete_evaluation": lambda conn: evaluations.complete_evaluation(
+            conn, epoch, evaluation(ledger), None, max_deliveries=3
+        ),
+        "evaluations.fail_evaluations": lambda conn: evaluations.fail_evaluations(
+            conn, epoch, [Failure(evaluation(ledger), "crash", "crash", True)], policy=POLICY
+        ),
         "jobs.doubt_heads": lambda conn: jobs.doubt_heads(conn, epoch, [keys[0].task_id]),
         "jobs.plan": lambda conn: jobs.plan(conn, epoch),
         "jobs.record_head": lambda conn: jobs.record_head(conn, epoch, POOL, CHAIN, 1),
@@ -173,7 +199,7 @@ def newest(ledger: Ledger) -> tasks.Epoch:
 
 def test_19_epoch_fences_every_function(overtaken: Ledger, state_url: str) -> None:
     made = calls(overtaken)
-    assert made.keys() == {*taking_an_epoch(buffer, jobs, outbox, tasks)} - {*SILENT}
+    assert made.keys() == {*taking_an_epoch(buffer, evaluations, jobs, outbox, tasks)} - {*SILENT}
     before, zombie = overtaken.rows(EVERYTHING), Database(state_url, application_name="zombie")
     for name, call in made.items():
         with pytest.raises(FencedError), zombie.transaction() as conn:

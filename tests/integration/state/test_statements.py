@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -11,14 +12,15 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from state import jobs, outbox, tasks
+from state import db, evaluations, jobs, outbox, tasks
 from state.db import Connection, connect, statements
 from tests import pg
 from tests.integration.state.ledger import CHAIN, POOL, Ledger, job, stream
+from tests.integration.state.watching import rule, watch
 from trace_ray.contracts import DEFAULT_ORG
 from trace_ray.lite.postgres import LocalPostgres
 
-DONE, READY, RUNNING = 100_000, 20_000, 100
+DONE, READY, RUNNING, EVALUATED = 100_000, 20_000, 100, 20_000
 HISTORY: Final = (
     b"""
     INSERT INTO state.tasks (task_id, job_id, stream_id, dataset_uuid, range_start, range_end, payload, state, attempt,
@@ -50,6 +52,13 @@ HISTORY: Final = (
     b"""
     INSERT INTO state.outbox (topic, idempotency_key, payload, failed)
     SELECT 'dataset.published', 'key/' || n, '{}', n > 200 FROM generate_series(1, %(ready)s::int) n""",
+    b"""
+    INSERT INTO state.tasks (task_id, kind, job_id, stream_id, dataset_uuid, range_start, range_end, payload, state,
+      attempt, finished_at, run_at)
+    SELECT gen_random_uuid(), 'evaluation', r.rule_id, r.rule_id, r.rule_id, n, n + 1,
+      jsonb_build_object('chain_id', 1, 'as_of', 1, 'inputs', ''),
+      CASE WHEN n %% 2 = 0 THEN 'queued' ELSE 'succeeded' END, n %% 2, CASE WHEN n %% 2 = 1 THEN now() END, '-infinity'
+    FROM state.rules r, generate_series(1, %(evaluated)s::int) n""",
 )
 BIG: Final = ("tasks", "attempts", "dataset_versions", "dataset_files", "outbox", "ranges")
 EVERYWHERE: Final = frozenset(BIG)
@@ -59,10 +68,11 @@ HOT: Final = {
     **{f"tasks.{name}": EVERYWHERE for name in statements("tasks") if name not in ("take_over", "replay", "cancel")},
     **{f"jobs.{name}": EVERYWHERE for name in ("lock_cursors", "plannable", "add_ranges", "doubt_heads")},
     **{f"outbox.{name}": EVERYWHERE for name in ("append", "drain", "put_back")},
+    **{f"evaluations.{name}": EVERYWHERE for name in statements("evaluations")},
     "jobs.heads_wanted": EVERYWHERE - {"ranges"},  # looks for one open range, which a planner hopes to meet early
 }
 STATUS: Final = EVERYWHERE - {"ranges", "tasks"}  # it reads every open range with its task: here a sixth of the table
-LEDGERS: Final = {"tasks": tasks.SQL, "jobs": jobs.SQL, "outbox": outbox.SQL}
+LEDGERS: Final = {"tasks": tasks.SQL, "jobs": jobs.SQL, "outbox": outbox.SQL, "evaluations": evaluations.SQL}
 MODES: Final = {
     "as the Dispatcher": None,
     "custom": b"SET LOCAL plan_cache_mode = 'force_custom_plan'",
@@ -79,10 +89,11 @@ def aged(postgres: LocalPostgres, request: pytest.FixtureRequest) -> Iterator[Le
         ledger = Ledger.lead(conn)
         ledger.sync(job(stream("blocks", chunk_size=1, max_inflight=RUNNING)))
         ledger.claim(slots=RUNNING)
+        watch(ledger, rule())
         with conn.transaction():
             conn.execute(b"SET LOCAL statement_timeout = '60s'")
             for history in HISTORY:
-                conn.execute(history, {"done": DONE, "ready": READY})
+                conn.execute(history, {"done": DONE, "ready": READY, "evaluated": EVALUATED})
         if request.param == "analysed":
             conn.execute(b"ANALYZE")
         yield ledger
@@ -108,7 +119,10 @@ def parameters(ledger: Ledger) -> dict[str, object]:
         "base": timedelta(seconds=1), "cap": timedelta(seconds=9), "topic": "t", "key": "k", "payload": Jsonb({}),
         "topics": ["dataset.published", "task.dead"], "ids": starts, "payloads": [Jsonb({})] * count, "holder": "a/b/1",
         "build": "b", "org": DEFAULT_ORG, "name": None, "window": timedelta(minutes=5), "pool": POOL, "chain_id": CHAIN,
-        "poll": 10.0, "retry": 2.0,
+        "poll": 10.0, "retry": 2.0, "rules": [rule().rule_id] * count, "chains": [CHAIN] * count,
+        "snapshots": [1] * count, "inputs": ["i"] * count,
+        "priority": 0, "task": ids[0], "attempt": 1, "token": running[0]["lease_token"],
+        "durations": None,
     }  # fmt: skip
 
 
@@ -158,6 +172,21 @@ def test_25_claim_plan_uses_index(aged: Ledger, mode: str) -> None:
     assert {"tasks_ready", "tasks_running", "tasks_pkey", "ranges_undone", "versions_by_start", "outbox_ready"} <= used
 
 
+@pytest.mark.parametrize(
+    ("name", "index"), [("tasks.claim", "tasks_ready"), ("evaluations.claim", "evaluations_by_rule")]
+)
+def test_25_ranges_and_evaluations_are_claimed_by_an_index_of_their_own(aged: Ledger, name: str, index: str) -> None:
+    """The evaluations of this ledger are due before its ranges: who claims ranges must not step over them."""
+    ledger, _, statement = name.partition(".")
+    plan = plan_of(aged, LEDGERS[ledger][statement], parameters(aged), None)
+    used = {node["Index Name"] for node in plan if "Index Name" in node and node.get("Relation Name") == "tasks"}
+    assert index in used
+    assert used <= {index, "tasks_pkey"}
+    (row,) = aged.rows(b"SELECT pg_get_expr(indpred, indrelid) AS only FROM pg_index WHERE indexrelid = %s::regclass",
+                       f"state.{index}")  # fmt: skip
+    assert ("sync" if name == "tasks.claim" else "evaluation") in row["only"]
+
+
 @pytest.mark.parametrize("name", ["judge", "complete", "claim", "heartbeat", "known"])
 def test_25_a_tick_reads_the_rows_that_it_was_asked_for_and_no_whole_index(aged: Ledger, name: str) -> None:
     """A join by hash or by merging reads all of the queue, or all of the history, and finds the same rows."""
@@ -190,11 +219,12 @@ def test_a_tick_stays_fast_over_a_long_history(aged: Ledger) -> None:
 def test_the_ledger_is_as_large_as_it_claims(aged: Ledger) -> None:
     rows = aged.rows(b"SELECT state, count(*) AS tasks FROM state.tasks GROUP BY state")
     counts = {str(row["state"]): row["tasks"] for row in rows}
-    assert counts == {"succeeded": DONE, "queued": READY, "running": RUNNING}
+    evaluated = EVALUATED // 2
+    assert counts == {"succeeded": DONE + evaluated, "queued": READY + evaluated, "running": RUNNING}
 
 
 def test_each_statement_of_a_file_has_a_name_of_its_own() -> None:
-    for ledger in ("jobs", "tasks", "datasets", "outbox", "buffer", "views", "bundles"):
+    for ledger in sorted(path.stem for path in Path(db.__file__).parent.glob("sql/*.sql")):
         found = statements(ledger)
-        assert len(found) > 1
+        assert found
         assert all(body.strip().endswith(b";") for body in found.values())

@@ -1,0 +1,90 @@
+-- name: watched
+-- Published versions and the enabled rules that watch their datasets. Without any rule this costs next to nothing.
+SELECT v.dataset_version, v.dataset_uuid, v.range_start, v.range_end, r.rule_id
+FROM state.dataset_versions v
+JOIN state.rule_datasets w USING (dataset_uuid)
+JOIN state.rules r USING (rule_id)
+WHERE v.dataset_version = ANY(%(versions)b::uuid[]) AND r.enabled AND EXISTS (SELECT FROM state.rules WHERE enabled)
+ORDER BY v.dataset_version, r.rule_id;
+
+-- name: members
+-- The datasets of rules.
+SELECT w.rule_id, w.dataset_uuid, d.chain_id
+FROM state.rule_datasets w JOIN state.datasets d USING (dataset_uuid)
+WHERE w.rule_id = ANY(%(rules)b::uuid[]) ORDER BY w.rule_id, w.position;
+
+-- name: visible
+-- Versions that are visible now and overlap these spans of datasets, and the newest snapshot, which shows all of them.
+-- Visible versions of a dataset do not overlap, so of those that start before a span only the last one can reach it.
+SELECT i.dataset_uuid, v.dataset_version, v.range_start, v.range_end, y.newest
+FROM unnest(%(datasets)b::uuid[], %(starts)b::bigint[], %(ends)b::bigint[]) AS i(dataset_uuid, span_start, span_end)
+JOIN state.datasets d USING (dataset_uuid)
+JOIN state.snapshots y USING (org_id)
+CROSS JOIN LATERAL (
+  (SELECT dataset_version, range_start, range_end FROM state.dataset_versions o
+   WHERE o.dataset_uuid = i.dataset_uuid AND o.replaced_snapshot IS NULL AND o.range_start < i.span_start
+   ORDER BY o.range_start DESC LIMIT 1)
+  UNION ALL
+  SELECT dataset_version, range_start, range_end FROM state.dataset_versions o
+  WHERE o.dataset_uuid = i.dataset_uuid AND o.replaced_snapshot IS NULL
+    AND o.range_start >= i.span_start AND o.range_start < i.span_end) v
+WHERE v.range_end > i.span_start;
+
+-- name: add
+-- Queue evaluations. The ids that come back are new; one that was planned before stays as it is.
+INSERT INTO state.tasks (task_id, kind, job_id, stream_id, dataset_uuid, range_start, range_end, priority, payload)
+SELECT task_id, 'evaluation', rule_id, rule_id, rule_id, range_start, range_end, %(priority)s::smallint,
+  jsonb_build_object('rule_id', rule_id, 'chain_id', chain_id, 'as_of', as_of, 'inputs', inputs,
+    'range_start', range_start, 'range_end', range_end)
+FROM unnest(%(tasks)b::uuid[], %(rules)b::uuid[], %(chains)b::bigint[], %(starts)b::bigint[], %(ends)b::bigint[],
+  %(snapshots)b::bigint[], %(inputs)b::text[])
+  WITH ORDINALITY AS i(task_id, rule_id, chain_id, range_start, range_end, as_of, inputs, position)
+ORDER BY position
+ON CONFLICT (task_id) DO NOTHING
+RETURNING task_id;
+
+-- name: claim
+-- Lease due evaluations of enabled rules, one per slot. Rules take turns, so that one with a long queue holds up no other.
+-- No lock is needed beside the fence's: what an operator cancels meanwhile is not queued.
+WITH q AS (
+  SELECT q.task_id, q.run_at, q.seq, row_number() OVER (PARTITION BY r.rule_id ORDER BY q.priority, q.run_at, q.seq) AS turn
+  FROM state.rules r
+  CROSS JOIN LATERAL (
+    SELECT task_id, priority, run_at, seq FROM state.tasks
+    WHERE kind = 'evaluation' AND job_id = r.rule_id AND state = 'queued' AND run_at <= coalesce(%(now)s::timestamptz, now())
+    ORDER BY priority, run_at, seq LIMIT cardinality(%(slots)b::text[])) q
+  WHERE r.enabled AND state.leads(%(epoch)s::bigint)),
+p AS (
+  SELECT task_id, row_number() OVER (ORDER BY turn, run_at, seq) AS slot
+  FROM q ORDER BY turn, run_at, seq LIMIT cardinality(%(slots)b::text[])),
+c AS (
+  UPDATE state.tasks t
+  SET state = 'running', attempt = t.attempt + 1, worker_id = (%(slots)b::text[])[p.slot], lease_token = gen_random_uuid(),
+      lease_expires_at = clock_timestamp() + %(ttl)s::interval, lease_epoch = %(epoch)s::bigint
+  FROM p
+  WHERE t.task_id = p.task_id AND t.state = 'queued' AND state.leads(%(epoch)s::bigint)
+  RETURNING p.slot, t.task_id, t.job_id, t.range_start, t.range_end, t.attempt, t.lease_token, t.worker_id, t.payload),
+a AS (
+  INSERT INTO state.attempts (task_id, attempt, lease_token, epoch, worker_id, started_at)
+  SELECT task_id, attempt, lease_token, %(epoch)s::bigint, worker_id, clock_timestamp() FROM c)
+SELECT task_id, job_id AS rule_id, range_start, range_end, attempt, lease_token, worker_id, payload FROM c ORDER BY slot;
+
+-- name: finish
+-- A running attempt of an evaluation succeeds. No row: it does not hold its task.
+WITH d AS (
+  UPDATE state.tasks
+  SET state = 'succeeded', lease_token = NULL, lease_expires_at = NULL, error = NULL, finished_at = clock_timestamp()
+  WHERE task_id = %(task)s::uuid AND attempt = %(attempt)s::int AND lease_token = %(token)s::uuid
+    AND kind = 'evaluation' AND state = 'running' AND state.leads(%(epoch)s::bigint)
+  RETURNING task_id, attempt),
+a AS (
+  UPDATE state.attempts x SET outcome = 'succeeded', ended_at = clock_timestamp(), error = NULL, seconds = %(durations)s::jsonb
+  FROM d WHERE x.task_id = d.task_id AND x.attempt = d.attempt)
+SELECT task_id FROM d;
+
+-- name: source
+-- What the ledger knows of an evaluation.
+SELECT t.task_id, t.job_id AS rule_id, t.state, t.attempt, t.lease_token, t.range_start, t.range_end,
+  t.payload, r.org_id
+FROM state.tasks t JOIN state.rules r ON r.rule_id = t.job_id
+WHERE t.task_id = %(task)s::uuid AND t.kind = 'evaluation';
