@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from actors.dispatcher import HeadAnswer
 from trace_ray import manifest, retry
-from trace_ray.config import RpcPool
 from trace_ray.contracts import (
     AttemptKey,
     Certificate,
@@ -44,6 +43,7 @@ from trace_ray.extract.needs import with_witnesses
 from trace_ray.extract.rewrite import write
 from trace_ray.extract.rpc import JsonRpc
 from trace_ray.extract.verify import Neighbours, Problem, Proof, verify
+from trace_ray.pool_settings import RpcPool
 from trace_ray.storage import ObjectStore
 
 logger = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from actors.ingest import Ingester, Limits
 from actors.worker import Worker
 from state import datasets, jobs
 from state.db import Database
-from trace_ray.config import RpcPool
 from trace_ray.contracts import DEFAULT_ORG, BlockRange, FixedTarget, Grant, Job, Outcome, Receipts, Stream, WorkerId
 from trace_ray.extract.engine import Engine
+from trace_ray.pool_settings import RpcPool
 from trace_ray.reports import JobStatus
 from trace_ray.retry import RetryPolicy
 from trace_ray.storage import ObjectStore

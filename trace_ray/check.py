@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from trace_ray import plan
 from trace_ray.catalog import CATALOG
-from trace_ray.config import RpcPool, Settings
+from trace_ray.config import Settings
 from trace_ray.contracts import FixedTarget, Job, Receipts, Stream
 from trace_ray.errors import RefusedInput
 from trace_ray.extract.engine import Provider
 from trace_ray.extract.rpc import JsonRpc
+from trace_ray.pool_settings import RpcPool
 
 CALLS: Final = {"blocks": 1, "transactions": 2, "logs": 1}  # per block; blocks and transactions share one
 TRACE_CALLS: Final = 1

@@ -6,7 +6,6 @@ of its data directory, so that Ray actors, which do not share the shell's enviro
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,9 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from trace_ray import jobfile, variables
+from trace_ray import channel_settings, jobfile, variables
+from trace_ray.channel_settings import CHANNEL_VARIABLE, LOOPBACK_VARIABLE
+from trace_ray.channels import Channel, ChannelKind
 from trace_ray.contracts import DEFAULT_ORG, Job, OrgId, S3Credentials
 from trace_ray.errors import RefusedInput, StackUnavailable
+from trace_ray.pool_settings import POOL_VARIABLE, RpcPool, rpc_pools
 from trace_ray.retry import RetryPolicy
 from trace_ray.variables import Reader
 
@@ -60,22 +62,13 @@ ENGINES: Final = ("cryo", "native")
 STACK_FILE: Final = "stack.json"
 STACK_VERSION: Final = 1
 
-POOL_VARIABLE: Final = re.compile(r"TRACE_RPC_POOL_([A-Z0-9_]+)_(URLS|URL|RPS)")
-POOL_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 VARIABLES: Final = (
     "TRACE_DATA_DIR", "TRACE_STATE_DATABASE_URL", "TRACE_DATA_DATABASE_URL", "TRACE_OBJECT_STORE", "TRACE_S3_ENDPOINT",
     "TRACE_ORG_ID", "TRACE_WORKERS", "TRACE_HTTP_PORT", "TRACE_ENGINE", "TRACE_RANGE_TIMEOUT_SECONDS",
     "TRACE_LEASE_SECONDS", "TRACE_TOKEN_KEYS", "TRACE_JWKS_URL", "TRACE_TOKEN_ISSUER", "TRACE_AUDIT_KEY",
-    "TRACE_URL", "TRACE_TOKEN",
+    "TRACE_URL", "TRACE_TOKEN", LOOPBACK_VARIABLE,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class RpcPool:
-    """Providers that answer for one chain. The URLs may hold keys: they are never printed."""
-
-    urls: tuple[str, ...] = field(repr=False)
-    requests_per_s: float | None = None
+NAMED: Final = {"TRACE_RPC_POOL_": "TRACE_RPC_POOL_<NAME>_URLS", "TRACE_CHANNEL_": "TRACE_CHANNEL_<NAME>_KIND"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +100,8 @@ class Settings:
     jwks_url: str | None = field(default=None, repr=False)
     token_issuer: str | None = None
     audit_key: Path | None = None
+    channels: Mapping[str, Channel] = field(default_factory=dict[str, Channel])
+    alerts_allow_loopback: bool = False
 
     @property
     def leader_s(self) -> float:
@@ -126,6 +121,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     store = reader.value("object_store", "TRACE_OBJECT_STORE", variables.store_url, (data_dir / "objects").as_uri())
     on_s3 = store.startswith("s3://")
     engine = "cryo" if find_spec("cryo") else "native"
+    loopback = channel_settings.loopback_allowed(reader)
     settings = Settings(
         data_dir=data_dir,
         embedded_postgres=state is None,
@@ -134,7 +130,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         object_store=store,
         s3_endpoint=_s3_endpoint(reader) if on_s3 else None,
         s3=_s3_credentials(reader) if on_s3 else None,
-        rpc_pools=_rpc_pools(reader),
+        rpc_pools=rpc_pools(reader),
         org_id=reader.value("org_id", "TRACE_ORG_ID", variables.org_id, DEFAULT_ORG),
         workers=reader.value("workers", "TRACE_WORKERS", variables.whole(1, 1024), _default_workers()),
         http_port=reader.value("http_port", "TRACE_HTTP_PORT", variables.whole(0, 65_535), HTTP_PORT),
@@ -148,6 +144,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         jwks_url=reader.optional("jwks_url", "TRACE_JWKS_URL", variables.jwks_url),
         token_issuer=reader.optional("token_issuer", "TRACE_TOKEN_ISSUER", variables.plain),
         audit_key=reader.optional("audit_key", "TRACE_AUDIT_KEY", variables.file),
+        channels=channel_settings.channels(reader, allow_loopback=loopback),
+        alerts_allow_loopback=loopback,
         sources=reader.sources,
         warnings=_unknown_variables(reader.environ),
     )
@@ -220,13 +218,13 @@ def _url(url: str | None) -> str:
 
 
 def secrets(settings: Settings) -> tuple[str, ...]:
-    """Return what must never be shown: the parts of the settings' URLs that can hold a key, and the S3 keys."""
+    """Return what must never be shown: parts of the settings' URLs that can hold a key, S3 keys, channels' secrets."""
     urls = [url for pool in settings.rpc_pools.values() for url in pool.urls]
     urls += [url for url in (settings.state_database_url, settings.data_database_url, settings.jwks_url) if url]
     found = {secret for url in urls for secret in variables.secrets(url)}
     if settings.s3:
         found |= {key for key in (settings.s3.access_key, settings.s3.secret_key, settings.s3.session_token) if key}
-    return tuple(sorted(found))
+    return tuple(sorted(found.union(*map(channel_settings.secrets, settings.channels.values()))))
 
 
 # --- the running stack --------------------------------------------------------------------------------------------
@@ -289,12 +287,22 @@ def _from_stack(content: dict[str, Any]) -> Settings:
         **content,
         "data_dir": Path(content["data_dir"]),
         "rpc_pools": pools,
+        "channels": {name: _channel(channel) for name, channel in content.get("channels", {}).items()},
         "org_id": OrgId(UUID(content["org_id"])),
         "s3": S3Credentials(**s3) if s3 else None,
         "warnings": tuple(content["warnings"]),
         **{name: Path(content[name]) if content.get(name) else None for name in ("token_keys", "audit_key")},
     }
     return Settings(**restored)
+
+
+def _channel(content: dict[str, Any]) -> Channel:
+    restored: dict[str, Any] = {
+        **content,
+        "kind": ChannelKind(content["kind"]),
+        **{name: tuple(content[name]) for name in ("secrets", "recipients")},
+    }
+    return Channel(**restored)
 
 
 # --- reading the environment --------------------------------------------------------------------------------------
@@ -337,42 +345,15 @@ def _s3_credentials(reader: Reader) -> S3Credentials | None:
     return None if found == S3Credentials() else found
 
 
-def _rpc_pools(reader: Reader) -> dict[str, RpcPool]:
-    parts: dict[str, set[str]] = {}
-    for variable in sorted(reader.environ):
-        if match := POOL_VARIABLE.fullmatch(variable):
-            parts.setdefault(match[1], set()).add(match[2])
-    pools = {name.lower(): _rpc_pool(reader, name, kinds) for name, kinds in parts.items()}
-    return {name: pool for name, pool in pools.items() if pool is not None}
-
-
-def _rpc_pool(reader: Reader, name: str, kinds: set[str]) -> RpcPool | None:
-    prefix = f"TRACE_RPC_POOL_{name}"
-    if not POOL_NAME.fullmatch(name.lower()):
-        reader.problems.append(
-            f"{prefix}_{min(kinds)} names no pool: begin its name with a letter, at most 64 characters"
-        )
-        return None
-    if {"URLS", "URL"} <= kinds:
-        reader.problems.append(f"{prefix}_URLS and {prefix}_URL are both set: keep the first, it takes several URLs")
-        return None
-    setting = f"rpc_pools.{name.lower()}"
-    rate = reader.optional(setting, f"{prefix}_RPS", variables.number(0.01, 1_000_000))
-    if kinds == {"RPS"}:
-        reader.problems.append(f"{prefix}_RPS is set for a pool without providers: set {prefix}_URLS")
-        return None
-    parse = variables.rpc_url if "URL" in kinds else variables.rpc_urls
-    urls = reader.optional(setting, f"{prefix}_{'URL' if 'URL' in kinds else 'URLS'}", parse)
-    return RpcPool(urls, rate) if urls else None
-
-
 def _unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return a sentence for each TRACE_ variable that nothing reads: told, not refused, since a newer release may."""
     warnings: list[str] = []
     for variable in sorted(environ):
-        if not variable.startswith("TRACE_") or variable in VARIABLES or POOL_VARIABLE.fullmatch(variable):
+        if not variable.startswith("TRACE_") or variable in VARIABLES:
             continue
-        known = "TRACE_RPC_POOL_<NAME>_URLS" if variable.startswith("TRACE_RPC_POOL_") else None
+        if POOL_VARIABLE.fullmatch(variable) or CHANNEL_VARIABLE.fullmatch(variable):
+            continue
+        known = next((form for start, form in NAMED.items() if variable.startswith(start)), None)
         close = [known] if known else get_close_matches(variable, VARIABLES, n=1, cutoff=0.7)
         warnings.append(
             f"{variable} is not a setting and is ignored" + (f": did you mean {close[0]}?" if close else "")

@@ -173,6 +173,10 @@ class PublicationTooLarge(FatalError):
     """A range is larger than the caps of SPEC section 5; the message advises a lower chunk_size."""
 
 
+class DestinationRefused(FatalError):
+    """Deliveries must not go to this place: its URL or one of its addresses is not public, or not safe."""
+
+
 class LedgerConflict(FatalError):
     """A row that must match exactly does not: same identity, other content."""
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from trace_ray import config
-from trace_ray.config import RpcPool, Settings
+from trace_ray.config import Settings
 from trace_ray.lite.devnet import Devnet, _record_of, _write
 from trace_ray.lite.effective import effective, share_pools
+from trace_ray.pool_settings import RpcPool
 
 
 def read(data_dir: Path, **environ: str) -> Settings:
@@ -35,6 +36,14 @@ def test_pools_of_both_are_known_and_shared_with_the_running_stack(tmp_path: Pat
     assert found.rpc_pools == {"old": RpcPool(("http://127.0.0.1:1",)), "new": RpcPool(("http://127.0.0.1:2",))}
     share_pools(found)
     assert config.load_stack(tmp_path).rpc_pools == found.rpc_pools
+
+
+def test_channels_of_both_are_known(tmp_path: Path) -> None:
+    config.save_stack(read(tmp_path, TRACE_CHANNEL_OLD_KIND="log", TRACE_ALERTS_ALLOW_LOOPBACK="1"))
+    found = effective(read(tmp_path, TRACE_CHANNEL_NEW_KIND="log"))
+    assert set(found.channels) == {"old", "new"}
+    assert (found.sources["channels.old"], found.sources["channels.new"]) == ("last `up`", "TRACE_CHANNEL_NEW_KIND")
+    assert found.alerts_allow_loopback
 
 
 def test_a_running_devnet_serves_the_pool_standard_unless_the_environment_names_one(

@@ -10,9 +10,10 @@ from uuid import UUID
 import pytest
 
 from trace_ray import config
-from trace_ray.config import RpcPool, Settings
+from trace_ray.config import Settings
 from trace_ray.contracts import DEFAULT_ORG, S3Credentials
 from trace_ray.errors import RefusedInput, StackUnavailable
+from trace_ray.pool_settings import RpcPool
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = "9f8e7d6c5b4a39281706f5e4d3c2b1a0"

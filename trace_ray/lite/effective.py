@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from trace_ray import config
-from trace_ray.config import RpcPool, Settings
+from trace_ray.config import Settings
 from trace_ray.contracts import Job
 from trace_ray.errors import RefusedInput, StackUnavailable
 from trace_ray.lite import devnet
+from trace_ray.pool_settings import RpcPool
 
 KEPT: Final = (
     "object_store", "s3_endpoint", "s3", "workers", "http_port", "engine", "range_timeout_s", "lease_s",
-    "token_keys", "jwks_url", "token_issuer", "audit_key",
+    "token_keys", "jwks_url", "token_issuer", "audit_key", "alerts_allow_loopback",
 )  # fmt: skip
 DEVNET_POOL: Final = "standard"
 LAST_UP: Final = "last `up`"
@@ -68,8 +69,9 @@ def _with_saved(settings: Settings, saved: Settings | None) -> Settings:
     kept = {name: getattr(saved, name) for name in KEPT if settings.sources.get(name, "default") == "default"}
     sources = {**settings.sources, **dict.fromkeys(kept, LAST_UP)}
     sources |= {f"rpc_pools.{name}": LAST_UP for name in saved.rpc_pools if name not in settings.rpc_pools}
-    pools = {**saved.rpc_pools, **settings.rpc_pools}
-    settings = replace(settings, rpc_pools=pools, sources=sources, **kept)
+    sources |= {f"channels.{name}": LAST_UP for name in saved.channels if name not in settings.channels}
+    pools, channels = {**saved.rpc_pools, **settings.rpc_pools}, {**saved.channels, **settings.channels}
+    settings = replace(settings, rpc_pools=pools, channels=channels, sources=sources, **kept)
     if not settings.embedded_postgres:
         return settings
     return replace(
