@@ -14,7 +14,17 @@ from actors.repairer import withdraw_lost
 from actors.sweeper import for_stack
 from state import datasets, jobs, migrate, repair, tasks
 from state.db import Database
-from trace_ray import access_commands, bundle_commands, config, console, demo, doctor, follow, ledger_commands
+from trace_ray import (
+    access_commands,
+    alert_commands,
+    bundle_commands,
+    config,
+    console,
+    demo,
+    doctor,
+    follow,
+    ledger_commands,
+)
 from trace_ray import check as checking
 from trace_ray.build import build_id
 from trace_ray.config import Settings
@@ -80,6 +90,7 @@ def cli() -> None:
 cli.add_command(ledger_commands.ledger)
 cli.add_command(ledger_commands.explain)
 cli.add_command(ledger_commands.buffer_group)
+cli.add_command(alert_commands.alerts)
 cli.add_command(access_commands.token)
 cli.add_command(access_commands.users)
 cli.add_command(access_commands.roles)

@@ -57,6 +57,10 @@ def examine() -> list[Finding]:
     findings += [
         _provider(name, index, url) for name, pool in settings.rpc_pools.items() for index, url in enumerate(pool.urls)
     ]
+    findings += [
+        Finding(f"channel {name}", "info", channel.kind, f"`trace-ray alerts test {name}` sends it a message")
+        for name, channel in settings.channels.items()
+    ]
     findings += [Finding("settings", "limited", warning) for warning in settings.warnings]
     return findings + [
         Finding(f"setting {name}", "info", f"from {source}") for name, source in settings.sources.items()

@@ -1,0 +1,64 @@
+"""How people see deliveries: a table on a terminal, one JSON document for scripts."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.table import Table
+from rich.text import Text
+
+from trace_ray.alerts import DeliveryKind, DeliveryState
+from trace_ray.console import out, print_json, printable, say
+from trace_ray.notices import DeliveryView
+
+HEADINGS = ("delivery", "rule", "channel", "kind", "state", "attempts", "made", "next try", "why")
+
+
+def print_deliveries(found: Sequence[DeliveryView], *, as_json: bool) -> None:
+    """List deliveries with the reason why each is where it is."""
+    if as_json:
+        print_json({"deliveries": [_document(view) for view in found]})
+        return
+    if not found:
+        say("No such delivery")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in HEADINGS:
+        table.add_column(heading, overflow="fold")
+    for view in found:
+        table.add_row(*(Text(printable(str(cell))) for cell in _cells(view)))
+    out.print(table)
+
+
+def _cells(view: DeliveryView) -> tuple[object, ...]:
+    one = view.delivery
+    why = view.reason if view.state is DeliveryState.SUPPRESSED else one.last_error
+    kind = f"retracts {one.retracts}" if one.kind is DeliveryKind.RETRACTION else one.kind
+    return (
+        one.delivery_id, view.rule, one.channel, kind, view.state, one.attempt, _when(view.created_at),
+        _when(view.due_at), why or "",
+    )  # fmt: skip
+
+
+def _document(view: DeliveryView) -> dict[str, object]:
+    one = view.delivery
+    return {
+        "delivery_id": str(one.delivery_id),
+        "event_id": str(one.event_id),
+        "rule": view.rule,
+        "channel": one.channel,
+        "kind": one.kind,
+        "retracts": str(one.retracts) if one.retracts else None,
+        "state": view.state,
+        "reason": view.reason,
+        "attempts": one.attempt,
+        "failures": view.failures,
+        "replays": view.replays,
+        "last_error": one.last_error,
+        "created_at": view.created_at.isoformat(),
+        "due_at": view.due_at.isoformat() if view.due_at else None,
+        "settled_at": view.settled_at.isoformat() if view.settled_at else None,
+    }
+
+
+def _when(at: datetime | None) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S") if at else ""
