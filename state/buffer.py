@@ -139,6 +139,15 @@ def nack(
     return conn.execute(SQL["nack"], parameters).fetchone() is not None
 
 
+def reject(conn: Connection, message_id: UUID, receipt: UUID, *, error: str) -> bool:
+    """Make a message a dead letter at once, since no later delivery can succeed. `error` is redacted text for people.
+
+    False: this delivery is no longer the newest one, and the message stays.
+    """
+    parameters = {"message": message_id, "receipt": receipt, "error": storable(error)}
+    return conn.execute(SQL["reject"], parameters).fetchone() is not None
+
+
 # --- dead letters -------------------------------------------------------------------------------------------------
 
 

@@ -59,6 +59,20 @@ SET receipt = NULL, last_error = %(error)s::text,
 WHERE message_id = %(message)s::uuid AND receipt = %(receipt)s::uuid
 RETURNING message_id;
 
+-- name: reject
+-- A delivery that no later one could better becomes a dead letter at once. No row: it is not the message's newest one.
+WITH d AS (
+  DELETE FROM state.buffer_queue WHERE message_id = %(message)s::uuid AND receipt = %(receipt)s::uuid RETURNING *)
+INSERT INTO state.buffer_dead_letters AS x (message_id, queue, idempotency_key, payload, published_at, deliveries,
+  max_deliveries, last_error, replays, reason)
+SELECT message_id, queue, idempotency_key, payload, published_at, deliveries, max_deliveries, %(error)s::text, replays,
+  'rejected at delivery ' || deliveries || ' of ' || max_deliveries
+    || CASE replays WHEN 0 THEN '' WHEN 1 THEN ', after 1 replay' ELSE ', after ' || replays || ' replays' END
+FROM d
+ON CONFLICT (message_id) DO UPDATE SET last_error = excluded.last_error, replays = greatest(x.replays, excluded.replays),
+  reason = excluded.reason, dead_at = excluded.dead_at
+RETURNING message_id;
+
 -- name: bury
 -- Messages whose deliveries are used up become dead letters in one statement, once their last delivery is over.
 WITH d AS (

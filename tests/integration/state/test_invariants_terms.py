@@ -39,10 +39,13 @@ UNFENCED = {
         ),
         OPERATOR,
     ),
-    **dict.fromkeys(("buffer.receive", "buffer.extend", "buffer.ack", "buffer.nack", "buffer.bury"), RECEIPT),
+    **dict.fromkeys(
+        ("buffer.receive", "buffer.extend", "buffer.ack", "buffer.nack", "buffer.reject", "buffer.bury"), RECEIPT
+    ),
     **dict.fromkeys(("jobs.add_ranges", "tasks.add_files", "tasks.replace"), AFTER),
     "evaluations.add": f"{AFTER}, or {OPERATOR}",
     **dict.fromkeys(("audit.record", "audit.save_result", "audit.forget"), QUERIES),
+    "alerts.add": "database `data`: the sink writes there, and the same event again changes nothing",
     "outbox.append": "part of its cause, which is fenced or ordered by a person",
     "tasks.take_over": "makes the epoch",
 }
