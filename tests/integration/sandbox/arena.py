@@ -174,14 +174,14 @@ def run(invoker: RuntimeInvoker, directory: Path, payload: Mapping[str, Any], **
 def survivors(function: str) -> list[int]:
     """Return the processes that carry the name of this invocation, a moment after its end."""
     deadline = time.monotonic() + 5
-    while found := _carrying(function.encode()):
+    while found := carrying(function.encode()):
         if time.monotonic() > deadline:
             return found
         time.sleep(0.02)
     return []
 
 
-def _carrying(mark: bytes) -> list[int]:
+def carrying(mark: bytes) -> list[int]:
     found: list[int] = []
     for pid in psutil.pids():
         for name in ("cmdline", "environ"):

@@ -1,0 +1,173 @@
+"""What happens around an invocation: lost leases, killed supervisors, busy machines, several at once."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from actors.sandbox import cgroup, session
+from actors.sandbox import limits as caps
+from actors.sandbox import supervisor as supervising
+from actors.sandbox.invoker import QueryAnswer, QueryCall, RuntimeInvoker
+from actors.sandbox.supervisor import Supervisor
+from tests.conftest import REPOSITORY, wait_until
+from tests.integration.sandbox import arena
+from trace_ray.alerts import OutcomeKind
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.mark.parametrize("name", ["sleep_forever", "init_hang", "query_broken"])
+def test_lost_lease_kills_at_once_and_publishes_nothing(ours: RuntimeInvoker, bundles: Path, name: str) -> None:
+    """While it computes, while it is imported, and while a question is on its way."""
+    function = f"f-{uuid4().hex}"
+    order = arena.invocation(arena.bundle(name, bundles), {"sql": "select slow"}, function=function)
+    lost = threading.Event()
+    threading.Timer(0.4, lost.set).start()
+    result = ours.invoke(order, arena.Asker(), lost.is_set)
+    assert (result.outcome, result.response, result.events) == (OutcomeKind.LOST_LEASE, b"", ())
+    assert result.usage["wall_s"] is not None
+    assert result.usage["wall_s"] < order.limits.wall_s
+    assert arena.survivors(function) == []
+
+
+def test_lease_lost_while_all_are_busy_starts_nothing(bundles: Path) -> None:
+    none_free = arena.supervisor()
+    none_free._slots = arena.Slots(1, first=arena.SLOTS + 1)
+    slot = none_free._slots.take()
+    assert slot is not None
+    order = arena.invocation(arena.bundle("ok_baseline", bundles), {}, function="f")
+    assert none_free.invoke(order, arena.Asker(), lambda: True).outcome is OutcomeKind.LOST_LEASE
+    slot.release()
+
+
+def test_busy_machine_says_so(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervising, "SLOT_S", 0.1)
+    none_free = arena.supervisor()
+    none_free._slots = arena.Slots(1, first=arena.SLOTS + 2)
+    slot = none_free._slots.take()
+    assert slot is not None
+    order = arena.invocation(arena.bundle("ok_baseline", bundles), {}, function="f")
+    result = none_free.invoke(order, arena.Asker(), never)
+    assert (result.outcome, "are busy" in result.detail) == (OutcomeKind.SANDBOX_UNAVAILABLE, True)
+    slot.release()
+    assert none_free.invoke(order, arena.Asker(), never).outcome is OutcomeKind.OK
+
+
+def test_many_at_once_do_not_meet(ours: RuntimeInvoker, bundles: Path) -> None:
+    bundle = arena.bundle("lambda_payload", bundles)
+
+    def one(number: int) -> object:
+        order = arena.invocation(bundle, {"n": number}, function=f"f{number}")
+        return json.loads(ours.invoke(order, arena.Asker(), never).response)[1]
+
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(one, range(18))) == [{"n": number} for number in range(18)]
+
+
+def test_several_queries_at_once(ours: RuntimeInvoker, bundles: Path) -> None:
+    """Each answer reaches the question that it belongs to."""
+
+    def ask(call: QueryCall) -> QueryAnswer:
+        time.sleep(0.02 * (int(call.sql) % 3))
+        document = {"columns": [{"name": "n", "type": "INTEGER"}], "rows": [[int(call.sql)]]}
+        return QueryAnswer(200, "application/json", json.dumps(document).encode())
+
+    order = arena.invocation(arena.bundle("js_queries", bundles), {}, function="f")
+    result = ours.invoke(order, ask, never)
+    assert result.outcome is OutcomeKind.OK, result
+    assert json.loads(result.response) == list(range(24))
+
+
+def test_slow_body_of_a_result_is_a_broken_protocol(
+    ours: RuntimeInvoker, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caps, "BODY_S", 0.5)
+    result = arena.run(ours, arena.bundle("slow_body", bundles), {})
+    assert (result.outcome, "body of its result" in result.detail) == ("protocol_error", True)
+
+
+def test_no_memory_is_kept_for_many_open_bodies(
+    ours: RuntimeInvoker, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen connections, each with a body below its own cap."""
+    result = arena.run(ours, arena.bundle("many_bodies", bundles), {}, event_bytes=4 << 20, response=1 << 20)
+    assert (result.outcome, result.detail) == ("output_limit", "it sends too much at once")
+
+
+def test_log_keeps_its_end(ours: RuntimeInvoker, bundles: Path) -> None:
+    result = arena.run(ours, arena.bundle("long_log", bundles), {})
+    assert len(result.log) <= caps.LOG_TAIL
+    assert result.log.endswith("line 2999\nthe end\n")
+    assert session.LOG_KEEP > caps.LOG_TAIL
+
+
+@pytest.mark.parametrize("change", [{"directory": "/nonexistent"}, {"language": "perl"}, {"language": "wasm"}])
+def test_what_cannot_start_says_so(ours: RuntimeInvoker, bundles: Path, change: dict[str, str]) -> None:
+    order = arena.invocation(arena.bundle("ok_baseline", bundles), {}, function="f")
+    result = ours.invoke(dataclasses.replace(order, **change), arena.Asker(), never)
+    assert result.outcome is OutcomeKind.SANDBOX_UNAVAILABLE
+    assert result.detail
+
+
+@pytest.mark.parametrize(
+    "entrypoint", ["main", "main.missing", "none.handler", "main.handler.x", "", "../main.handler"]
+)
+def test_wrong_entrypoint_is_an_init_error(ours: RuntimeInvoker, bundles: Path, entrypoint: str) -> None:
+    order = arena.invocation(arena.bundle("ok_baseline", bundles), {}, function="f")
+    result = ours.invoke(dataclasses.replace(order, entrypoint=entrypoint), arena.Asker(), never)
+    assert result.outcome is OutcomeKind.INIT_ERROR
+
+
+def test_killed_supervisor_takes_its_sandboxes_along(bundles: Path) -> None:
+    """kill -9, while a handler that ignores every signal has a daemon of its own; the next one removes the group."""
+    function = f"f-{uuid4().hex}"
+    script = f"""
+from pathlib import Path
+from tests.integration.sandbox import arena
+order = arena.invocation(Path({str(arena.bundle("ignore_sigterm_daemonize", bundles))!r}), {{}}, function={function!r})
+arena.supervisor().invoke(order, arena.Asker(), lambda: False)
+"""
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": "."})
+    wait_until(lambda: len(arena.carrying(function.encode())) >= 3, what="the sandbox")
+    child.send_signal(signal.SIGKILL)
+    child.wait(10)
+    assert arena.survivors(function) == []
+    if (groups := arena.groups()) is not None:
+        assert left_groups(child.pid)
+        groups.sweep()
+        assert left_groups(child.pid) == []
+
+
+def left_groups(pid: int) -> list[Path]:
+    mounted = [
+        Path(line.split(" ")[1]) for line in Path("/proc/self/mounts").read_text().splitlines() if " cgroup" in line
+    ]
+    return [found for mount in mounted for found in mount.rglob(f"{cgroup.PREFIX}{pid}-*")]
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_nothing_is_left_after_many(ours: Supervisor, bundles: Path) -> None:
+    """No descriptor, group, process or thread more than before."""
+    order = arena.invocation(arena.bundle("ok_baseline", bundles), {}, function="f-leak")
+    ours.invoke(order, arena.Asker(), never)
+    before = (open_files(), threading.active_count())
+    for _ in range(10):
+        assert ours.invoke(order, arena.Asker(), never).outcome is OutcomeKind.OK
+    assert (open_files(), threading.active_count()) <= before
+    assert left_groups(os.getpid()) == []
+    assert arena.survivors("f-leak") == []
