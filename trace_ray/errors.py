@@ -158,7 +158,11 @@ class BundleRejected(RefusedInput):
 
     def __init__(self, code: BundleFault, message: str) -> None:
         self.code = code
+        self._message = message
         super().__init__(f"the bundle is rejected ({code}): {message}")
+
+    def __reduce__(self) -> tuple[type["BundleRejected"], tuple[BundleFault, str]]:
+        return type(self), (self.code, self._message)  # it may end a call of an actor
 
 
 class ObjectMissing(FatalError):

@@ -31,6 +31,7 @@ DESCRIBED: Final = 0x0008  # sizes and CRC follow the data
 UTF8: Final = 0x0800
 KNOWN_FLAGS: Final = 0x0006 | DESCRIBED | UTF8  # and how hard the packer tried
 STORED, DEFLATED = 0, 8
+EMPTY_STREAM: Final = 2  # bytes into which nothing is deflated; a directory has no more
 REFUSED_EXTRAS: Final = {0x0001: "zip64", 0x0017: "encryption", 0x7075: "a second name", 0x9901: "encryption"}
 DOS_SPECIAL: Final = 0x0408  # volume label, reparse point
 DOS_DIRECTORY: Final = 0x0010
@@ -229,7 +230,7 @@ def _check_kind(name: str, header: _Header) -> None:
             BundleFault.ZIP_SPECIAL,
             f"{name!a} is no plain file: put neither links nor devices nor setuid files into it",
         )
-    if folder and header.size:
+    if folder and (header.size or header.crc or header.packed > EMPTY_STREAM):
         raise BundleRejected(BundleFault.ZIP_SPECIAL, f"the directory {name!a} has content: build it again")
 
 
@@ -266,8 +267,6 @@ def _places(data: bytes, headers: list[tuple[_Header, bytes]], begin: int) -> di
             raise _polyglot("bytes between its entries belong to none")
         starts[header.offset] = start = _data_start(data, header, name)
         at = start + header.packed
-        if at > begin:
-            raise _overlap()
         if header.flags & DESCRIBED:
             at += _descriptor_bytes(data, at, header)
     if at > begin:

@@ -1,6 +1,7 @@
 """The order of verification, and that no bytes get anything out of it but the signed files or a rejection."""
 
 import hashlib
+import pickle
 from collections.abc import Callable
 from unittest.mock import patch
 
@@ -90,6 +91,12 @@ def test_an_error_that_nobody_foresaw_is_a_rejection() -> None:
     for error in (RecursionError(), MemoryError(), KeyError("x"), AssertionError()):
         with patch.object(archive, "read", side_effect=error):
             assert fault() is BundleFault.UNREADABLE
+
+
+def test_a_rejection_keeps_its_code_on_the_way_between_processes() -> None:
+    first = BundleRejected(BundleFault.ZIP_BOMB, "too large")
+    again = pickle.loads(pickle.dumps(first))
+    assert (type(again), again.code, str(again)) == (BundleRejected, first.code, str(first))
 
 
 # --- bytes by chance ----------------------------------------------------------------------------------------------
