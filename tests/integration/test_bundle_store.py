@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import multiprocessing
 import os
 import random
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from multiprocessing.synchronize import Barrier
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from unittest.mock import patch
 
@@ -345,6 +346,33 @@ def test_a_process_killed_while_it_fetches_holds_up_nobody(
     os.utime(left, (long_ago, long_ago))
     BundleStore(root, objects)
     assert visible(root) == [made.digest]
+
+
+def _use_for_ever(root: Path, store: Path, made: list[Made], begun: Event) -> None:
+    bundles = BundleStore(root, FileStore(store), capacity=1)
+    for one in itertools.cycle(made):
+        use(bundles, pushed(one))
+        begun.set()
+
+
+def test_a_process_killed_at_any_moment_leaves_nothing_that_is_used(
+    objects: FileStore, root: Path, tmp_path: Path
+) -> None:
+    made = [variant(number) for number in range(3)]
+    for one in made:
+        put(objects, one, tmp_path)
+    context = multiprocessing.get_context("spawn")
+    chance = random.Random(1)
+    for _ in range(4):
+        begun = context.Event()
+        process = context.Process(target=_use_for_ever, args=(root, tmp_path / "objects", made, begun))
+        process.start()
+        assert begun.wait(60)
+        time.sleep(chance.uniform(0, 0.2))  # somewhere between a fetch and a drop
+        process.kill()
+        process.join()
+        for one in made:
+            assert use(BundleStore(root, objects), pushed(one)) == expected(one)
 
 
 def _as_nobody(root: Path, store: Path, made: Made, other: Made) -> None:

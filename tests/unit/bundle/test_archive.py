@@ -237,6 +237,14 @@ def test_each_rule_refuses_with_its_code(case: str) -> None:
 
 SPLIT = zlib.compressobj(9, zlib.DEFLATED, -15)
 HALF = SPLIT.compress(TEXT) + SPLIT.flush(zlib.Z_SYNC_FLUSH)  # a stream without an end
+
+
+def deflated(content: bytes) -> bytes:
+    deflater = zlib.compressobj(0, zlib.DEFLATED, -15)
+    return deflater.compress(content) + deflater.flush()
+
+
+FULL = next(bytes(n) for n in range(archive.CHUNK - 60, archive.CHUNK) if len(deflated(bytes(n))) == archive.CHUNK)
 CONTENT: dict[str, tuple[BundleFault, Raw]] = {
     "more than it says": (BundleFault.ZIP_BOMB, Raw(b"a", TEXT, size=10)),
     "much more than it says": (BundleFault.ZIP_BOMB, Raw(b"a", bytes(3_000_000), size=600_000)),
@@ -245,6 +253,7 @@ CONTENT: dict[str, tuple[BundleFault, Raw]] = {
     "cut short": (BundleFault.ZIP_MALFORMED, Raw(b"a", TEXT, packed=HALF)),
     "nothing at all": (BundleFault.ZIP_MALFORMED, Raw(b"a", TEXT, packed=b"")),
     "hides bytes behind its end": (BundleFault.ZIP_MALFORMED, Raw(b"a", TEXT, packed=ONE.body + b"hidden")),
+    "hides bytes behind a full part": (BundleFault.ZIP_MALFORMED, Raw(b"a", FULL, packed=deflated(FULL) + b"hidden")),
     "hides many bytes": (BundleFault.ZIP_MALFORMED, Raw(b"a", TEXT, packed=ONE.body + bytes(300_000))),
     "other content": (BundleFault.FILE_SHA_MISMATCH, Raw(b"a", TEXT, method=0, crc=7)),
 }
