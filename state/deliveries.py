@@ -30,7 +30,7 @@ from trace_ray.alerts import (
 from trace_ray.channels import Sending, Sent, Unsent
 from trace_ray.contracts import OrgId
 from trace_ray.errors import FencedError, NotFound, RefusedInput
-from trace_ray.notices import DeliveryView, Leased, Notice
+from trace_ray.notices import ChannelDepth, DeliveryView, Leased, Notice
 from trace_ray.retry import RetryPolicy
 from trace_ray.routing import Due, Suppression
 
@@ -268,6 +268,12 @@ def listing(
         )
         for row in conn.execute(SQL["listing"], parameters)
     ]
+
+
+def depths(conn: Connection, org_id: OrgId) -> list[ChannelDepth]:
+    """Return how much of each channel is open or dead, for those that have any."""
+    rows = conn.execute(SQL["depths"], {"org": org_id})
+    return [ChannelDepth(row["channel"], row["queued"], row["sending"], row["dead"], row["oldest"]) for row in rows]
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------

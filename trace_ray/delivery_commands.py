@@ -6,7 +6,6 @@ from uuid import UUID, uuid4
 import click
 
 from actors import senders
-from actors.outgoing import Network
 from state import deliveries
 from trace_ray import delivery_console
 from trace_ray.alerts import DeliveryId, DeliveryKind, DeliveryState, EventId, RuleId, Severity, delivery_id
@@ -37,11 +36,12 @@ def add(group: click.Group) -> None:
 @click.option("--limit", default=LISTED, show_default=True, type=click.IntRange(1, 10_000), help="Rows at the most.")
 @Json
 def deliveries_command(state: str | None, rule: str | None, channel: str | None, limit: int, as_json: bool) -> None:
-    """List deliveries, the newest first: where each stands, and why it is not sent."""
+    """List deliveries, the newest first: where each stands, and why it is not sent; and what each channel has open."""
     settings = settings_here()
     with data_transaction(settings) as conn:
         found = deliveries.listing(conn, settings.org_id, state=state, rule=rule, channel=channel, limit=limit)
-    delivery_console.print_deliveries(found, as_json=as_json)
+        depths = [one for one in deliveries.depths(conn, settings.org_id) if channel in (None, one.channel)]
+    delivery_console.print_deliveries(found, depths, as_json=as_json)
 
 
 @click.command(name="replay")
@@ -70,8 +70,7 @@ def test_command(channel: str) -> None:
     name = channel.lower()
     if name not in settings.channels:
         raise NotFound(_no_channel(settings, channel))
-    network = Network(allow_loopback=settings.alerts_allow_loopback)
-    sending = senders.make(settings.channels[name], network)(_test_notice(name, datetime.now(UTC)))
+    sending = senders.for_settings(settings)[name](_test_notice(name, datetime.now(UTC)))
     if isinstance(sending, Unsent):
         raise TraceError(f"channel {name} did not take the test message: {sending.error}")
     say(f"channel {name} took the test message" + (f"; {sending.note}" if sending.note else ""))

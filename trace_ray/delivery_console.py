@@ -1,6 +1,6 @@
 """How people see deliveries: a table on a terminal, one JSON document for scripts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from rich.table import Table
@@ -8,25 +8,33 @@ from rich.text import Text
 
 from trace_ray.alerts import DeliveryKind, DeliveryState
 from trace_ray.console import out, print_json, printable, say
-from trace_ray.notices import DeliveryView
+from trace_ray.notices import ChannelDepth, DeliveryView
 
 HEADINGS = ("delivery", "rule", "channel", "kind", "state", "attempts", "made", "next try", "why")
 
 
-def print_deliveries(found: Sequence[DeliveryView], *, as_json: bool) -> None:
-    """List deliveries with the reason why each is where it is."""
+def print_deliveries(found: Sequence[DeliveryView], depths: Sequence[ChannelDepth], *, as_json: bool) -> None:
+    """List deliveries with the reason why each is where it is, below what each channel has open."""
     if as_json:
-        print_json({"deliveries": [_document(view) for view in found]})
+        documents = [_document(view) for view in found]
+        print_json({"deliveries": documents, "channels": [_depth(one) for one in depths]})
         return
+    if depths:
+        rows = ((one.channel, one.queued, one.sending, one.dead, _when(one.oldest)) for one in depths)
+        out.print(_table(("channel", "queued", "sending", "dead", "oldest open"), rows))
     if not found:
         say("No such delivery")
         return
+    out.print(_table(HEADINGS, (_cells(view) for view in found)))
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in HEADINGS:
+    for heading in headings:
         table.add_column(heading, overflow="fold")
-    for view in found:
-        table.add_row(*(Text(printable(str(cell))) for cell in _cells(view)))
-    out.print(table)
+    for row in rows:
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
+    return table
 
 
 def _cells(view: DeliveryView) -> tuple[object, ...]:
@@ -57,6 +65,16 @@ def _document(view: DeliveryView) -> dict[str, object]:
         "created_at": view.created_at.isoformat(),
         "due_at": view.due_at.isoformat() if view.due_at else None,
         "settled_at": view.settled_at.isoformat() if view.settled_at else None,
+    }
+
+
+def _depth(one: ChannelDepth) -> dict[str, object]:
+    return {
+        "channel": one.channel,
+        "queued": one.queued,
+        "sending": one.sending,
+        "dead": one.dead,
+        "oldest": one.oldest.isoformat() if one.oldest else None,
     }
 
 

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from trace_ray.errors import DestinationRefused
 
-HTTPS_PORT: Final = 443
+WEB_PORTS: Final = {"https": 443, "http": 80}
 SMTP_PORTS: Final = {"smtp": 587, "smtps": 465}  # submission with STARTTLS, and with TLS from the first byte
 MAIL_PORTS: Final = (25, 465, 587, 2525)
 FIRST_FREE_PORT: Final = 1024  # below it sit other protocols, which must not be fed with our bytes
@@ -81,13 +81,14 @@ def web(url: str, *, allow_loopback: bool) -> Destination:
     advice = "write https://HOST/PATH"
     parts = _split(url, advice)
     host = _host(parts, advice)
-    if parts.scheme not in ("https", "http"):
+    if parts.scheme not in WEB_PORTS:
         raise DestinationRefused(f"is not an https URL: {advice}")
     if parts.scheme == "http" and not (allow_loopback and is_loopback(host)):
         raise DestinationRefused(f"is not https, and whoever sits on the line could read it: {advice}")
     _judge_literal(host, allow_loopback)
-    port = parts.port or (HTTPS_PORT if parts.scheme == "https" else 80)
-    if port not in (HTTPS_PORT, 80 if parts.scheme == "http" else HTTPS_PORT) and port < FIRST_FREE_PORT:
+    usual = WEB_PORTS[parts.scheme]
+    port = parts.port or usual
+    if port != usual and port < FIRST_FREE_PORT:
         raise DestinationRefused(f"names port {port}: take 443, or one from {FIRST_FREE_PORT} to 65535")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Destination(parts.scheme, host, port, target)

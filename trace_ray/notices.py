@@ -57,3 +57,14 @@ class DeliveryView:
     @property
     def state(self) -> DeliveryState:
         return self.delivery.state
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDepth:
+    """How much of a channel is not settled, or dead. `oldest`: since when the oldest that is not settled exists."""
+
+    channel: str
+    queued: int
+    sending: int
+    dead: int
+    oldest: datetime | None

@@ -156,3 +156,11 @@ FROM data.alert_deliveries
 WHERE org_id = %(org)s::uuid AND (%(state)s::text IS NULL OR state = %(state)s::text)
   AND (%(rule)s::text IS NULL OR rule = %(rule)s::text) AND (%(channel)s::text IS NULL OR channel = %(channel)s::text)
 ORDER BY created_at DESC, delivery_id LIMIT %(limit)s::int;
+
+-- name: depths
+-- One row per channel of an organisation that has anything open or dead.
+SELECT channel, count(*) FILTER (WHERE state = 'queued') AS queued, count(*) FILTER (WHERE state = 'sending') AS sending,
+  count(*) FILTER (WHERE state = 'dead') AS dead, min(created_at) FILTER (WHERE state <> 'dead') AS oldest
+FROM data.alert_deliveries
+WHERE org_id = %(org)s::uuid AND state IN ('queued', 'sending', 'dead')
+GROUP BY channel ORDER BY channel;

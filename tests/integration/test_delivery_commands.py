@@ -75,7 +75,10 @@ def test_deliveries_are_listed_and_put_back(shell: Shell) -> None:
     refused = Unsent("the receiver answered 410, which trying again does not change", retryable=False)
     deliveries.record(shell.conn, dead.delivery, refused, policy=DELIVERY_RETRIES)
     deliveries.record(shell.conn, sent.delivery, Sent(), policy=DELIVERY_RETRIES)
-    (one,) = json.loads(shell.run("deliveries", "--json", "--state", "dead", "--rule", "big_transfers"))["deliveries"]
+    document = json.loads(shell.run("deliveries", "--json", "--state", "dead", "--rule", "big_transfers"))
+    (depth,) = document["channels"]
+    assert (depth["channel"], depth["queued"], depth["sending"], depth["dead"]) == ("ops", 0, 1, 1)
+    (one,) = document["deliveries"]
     expected: dict[str, Any] = {
         "delivery_id": str(dead.delivery.delivery_id), "event_id": str(dead.delivery.event_id),
         "rule": "big_transfers", "channel": "ops", "kind": "alert", "retracts": None, "state": "dead", "reason": None,

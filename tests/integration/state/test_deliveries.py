@@ -19,11 +19,26 @@ from trace_ray.channels import Sent, Unsent
 from trace_ray.contracts import DEFAULT_ORG, OrgId
 from trace_ray.errors import FencedError, NotFound, RefusedInput
 from trace_ray.lite.postgres import LocalPostgres
-from trace_ray.notices import DeliveryView, Leased
+from trace_ray.notices import ChannelDepth, DeliveryView, Leased
 from trace_ray.retry import RetryPolicy
 
 POLICY = RetryPolicy(base_s=5.0, cap_s=1800.0, max_attempts=12, max_infra_failures=12)
 LEASE_S = 60.0
+HISTORY = (
+    b"""
+    INSERT INTO data.alert_events (event_id, org_id, rule_id, task_id, attempt, severity, mode, alert_definition_id,
+      dedupe_key, event_time, chain_id, block_number, block_hash, payload)
+    SELECT gen_random_uuid(), org_id, rule_id, task_id, attempt, severity, mode, alert_definition_id, 'old/' || n,
+      event_time, chain_id, block_number, block_hash, payload
+    FROM data.alert_events, generate_series(1, %(count)s::int) n""",
+    b"""
+    INSERT INTO data.alert_deliveries (delivery_id, org_id, event_id, channel, kind, rule_id, rule, state, due_at,
+      settled_at)
+    SELECT gen_random_uuid(), org_id, event_id, channel, 'alert', rule_id, 'r', state, now() + interval '1 h',
+      CASE state WHEN 'delivered' THEN now() END
+    FROM data.alert_events, unnest(ARRAY['ops', 'mail'], ARRAY['queued', 'delivered']) AS c(channel, state)
+    WHERE dedupe_key LIKE 'old/%%'""",
+)
 
 
 class Desk:
@@ -394,6 +409,14 @@ def test_an_alert_whose_sender_was_lost_is_taken_back(desk: Desk) -> None:
     assert desk.states() == {"retracted": 1, "queued": 1}
 
 
+def test_an_alert_whose_sender_was_lost_before_its_block_was_is_taken_back_too(desk: Desk) -> None:
+    (made,) = desk.accepted(rule())
+    desk.lease()
+    desk.wait(LEASE_S + 1)
+    desk.reap()
+    assert len(retract(desk, made)) == 1
+
+
 # --- replay -------------------------------------------------------------------------------------------------------
 
 
@@ -450,6 +473,30 @@ def test_what_must_not_be_put_back_is_refused_with_the_reason(desk: Desk) -> Non
     desk.record(delivered, Sent())
     with pytest.raises(RefusedInput, match="it is delivered"):
         deliveries.replay(desk.conn, DEFAULT_ORG, delivery=delivered.delivery_id)
+
+
+def test_what_is_open_or_dead_is_counted_by_channel(desk: Desk) -> None:
+    dead(desk, rule("ops", "mail"), 2)
+    of = rule("ops")
+    desk.create(of, *accept(desk.conn, event(of, 3), event(of, 4)))
+    (leased,) = desk.lease(ops=1)
+    found = deliveries.depths(desk.conn, DEFAULT_ORG)
+    assert found == [ChannelDepth("mail", 0, 0, 2, None), ChannelDepth("ops", 1, 1, 2, desk.now)]
+    desk.record(leased.delivery, Sent())
+    assert deliveries.depths(desk.conn, OrgId(uuid4())) == []
+
+
+def test_what_is_due_is_found_by_index_over_a_long_history(desk: Desk) -> None:
+    """Also when nobody has analysed the table: most of it is settled, and much is queued for later."""
+    desk.accepted(rule("ops", "mail"))
+    for history in HISTORY:
+        desk.conn.execute(history, {"count": 20_000})
+    parameters = {"channels": ["ops"], "free": [4], "other": 4, "now": desk.now}
+    with desk.conn.transaction(force_rollback=True):
+        plan = desk.conn.execute(b"EXPLAIN (FORMAT JSON) " + deliveries.SQL["due"], parameters).fetchone()
+    assert "deliveries_due" in str(plan)
+    assert "Seq Scan" not in str(plan)
+    assert len(desk.lease()) == 2
 
 
 def test_texts_of_others_are_kept_as_postgres_can(desk: Desk) -> None:
