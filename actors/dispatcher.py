@@ -161,9 +161,11 @@ class Dispatcher:
             with self._database.transaction() as conn:
                 with pipelined(conn):
                     tasks.fence(conn, self._epoch, self._timing.leader_s)
+                    cursors = jobs.lock_cursors(conn, self._epoch)
                     orders = self._settle(conn, inbox, reap=reap, renew=renew)
-                    orders = self._schedule(conn, orders, inbox.slots, now)
-                drained = outbox.drain(conn, self._epoch, HANDLERS, limit=OUTBOX_BATCH, policy=OUTBOX_RETRIES)
+                    orders, claim, taken = self._schedule(conn, orders, cursors, inbox.slots, now)
+                groups = tuple(claim.groups()) if claim else ()
+                drained = outbox.handle(conn, self._epoch, taken, HANDLERS, policy=OUTBOX_RETRIES)
         except (FencedError, DatabaseUnavailable):
             raise
         except Exception:  # whatever is wrong with the schedule must not hold back results
@@ -173,7 +175,7 @@ class Dispatcher:
         self._reap_at, self._was_late = (now + beat_s, False) if reap else (self._reap_at, self._was_late)
         self._heads_at = now + HEADS_S if now >= self._heads_at else self._heads_at
         _tell(drained)
-        return orders
+        return replace(orders, groups=groups)
 
     def settle(self, inbox: Inbox, *, reap: bool = False, renew: bool = True) -> Orders:
         """Commit what came in and lease nothing: one transaction."""
@@ -218,12 +220,18 @@ class Dispatcher:
             reaped=reaped,
         )
 
-    def _schedule(self, conn: Connection, orders: Orders, slots: Sequence[WorkerId], now: float) -> Orders:
+    def _schedule(
+        self, conn: Connection, orders: Orders, cursors: jobs.Locked, slots: Sequence[WorkerId], now: float
+    ) -> tuple[Orders, tasks.Claim | None, outbox.Taken]:
+        """Plan and lease, and take events out. What needs no answer is asked for before one is read."""
         doubted = any(failure.unreachable for failure in orders.failed)
         heads = jobs.heads_wanted(conn) if doubted or now >= self._heads_at else []
-        planned = jobs.plan(conn, self._epoch)
-        groups = tasks.claim(conn, self._epoch, slots, ttl_s=self._timing.lease_s) if slots else []
-        return replace(orders, groups=tuple(groups), heads=tuple(heads), planned=planned)
+        planned = jobs.plan(conn, self._epoch, locked=cursors)
+        claim = tasks.begin_claim(conn, self._epoch, slots, ttl_s=self._timing.lease_s) if slots else None
+        taken = outbox.take(conn, self._epoch, tuple(HANDLERS), limit=OUTBOX_BATCH)
+        if claim:
+            claim.look_around()
+        return replace(orders, heads=tuple(heads), planned=planned), claim, taken
 
 
 def _tell(drained: outbox.Drained) -> None:

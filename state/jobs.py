@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Final
 from uuid import uuid5
 
+from psycopg import Cursor
 from psycopg import errors as pg
 
 from state import arrays, progress
 from state.changes import KnownJob, KnownStream, OtherClaim, mode_name, problems, sentences
-from state.db import Connection, Row, statements, storable
+from state.db import Connection, Row, pipelined, statements, storable
 from trace_ray.contracts import (
     BlockRange,
     DatasetUuid,
@@ -37,7 +38,12 @@ from trace_ray.reports import Applied, JobStatus
 SQL: Final = statements("jobs")
 
 HEAD_POLL_S: Final = 10.0  # of a fixed target: finds out that a provider is down before attempts are spent on it
+PLANNED_PART: Final = 1000  # ranges inserted by one statement
 HEAD_RETRY_S: Final = 2.0  # after an error nothing of that pool is leased, so its end should be noticed soon
+
+
+Locked = Cursor[Row]
+"""Rows of locked cursors, read when they are needed."""
 
 
 # --- what users declare -------------------------------------------------------------------------------------------
@@ -208,18 +214,29 @@ def doubt_heads(conn: Connection, epoch: Epoch, tasks: Sequence[TaskId]) -> None
 # --- planning -----------------------------------------------------------------------------------------------------
 
 
-def plan(conn: Connection, epoch: Epoch, *, now: datetime | None = None) -> int:
+def lock_cursors(conn: Connection, epoch: Epoch) -> Locked:
+    """Lock the cursors of streams that may have something left to plan, for `plan` in the same transaction.
+
+    Cursors are locked before tasks, by whoever locks both.
+    """
+    return conn.execute(SQL["lock_cursors"], {"epoch": epoch})
+
+
+def plan(conn: Connection, epoch: Epoch, *, locked: Locked | None = None, now: datetime | None = None) -> int:
     """Schedule the next ranges of every stream that has room, and return how many. `now` moves time in tests.
 
     Ranges, tasks and cursors change together, and doing it again changes nothing: ids come from the ranges.
 
+    Args:
+        locked: What `lock_cursors` returned in this transaction, if it was called before.
+
     Raises:
         LedgerConflict: a range is known already with other content.
     """
-    locked = [row["stream_id"] for row in conn.execute(SQL["lock_cursors"], {"epoch": epoch})]
-    if not locked:
+    streams = [row["stream_id"] for row in locked or lock_cursors(conn, epoch)]
+    if not streams:
         return 0
-    rows = conn.execute(SQL["plannable"], {"streams": locked, "now": now}).fetchall()
+    rows = conn.execute(SQL["plannable"], {"streams": streams, "now": now}).fetchall()
     planned = [(blocks, row) for row in rows for blocks in _next(row)]
     if not planned:
         return 0
@@ -241,18 +258,25 @@ def _next(row: Row) -> list[BlockRange]:
 
 
 def _add(conn: Connection, planned: Sequence[tuple[BlockRange, Row]]) -> int:
+    parts = range(0, len(planned), PLANNED_PART)
+    try:
+        with pipelined(conn):  # the server inserts one part while the ids of the next are computed
+            asked = [_add_part(conn, planned[start : start + PLANNED_PART]) for start in parts]
+            known = [row for one in asked for row in one.fetchall()]
+    except pg.UniqueViolation as error:
+        raise LedgerConflict("a planned range ends where a known one ends and starts elsewhere") from error
+    _refuse_conflicts(row for row in known if row["conflict"])
+    return len(planned) - sum(row["known"] for row in known)
+
+
+def _add_part(conn: Connection, planned: Sequence[tuple[BlockRange, Row]]) -> Cursor[Row]:
     parameters = {
         "tasks": arrays.uuids(task_id(JobId(row["job_id"]), row["dataset_key"], blocks) for blocks, row in planned),
         "streams": arrays.uuids(row["stream_id"] for _, row in planned),
         "starts": arrays.bigints([blocks.start for blocks, _ in planned]),
         "ends": arrays.bigints([blocks.end for blocks, _ in planned]),
     }
-    try:
-        known = conn.execute(SQL["add_ranges"], parameters).fetchall()
-    except pg.UniqueViolation as error:
-        raise LedgerConflict("a planned range ends where a known one ends and starts elsewhere") from error
-    _refuse_conflicts(row for row in known if row["conflict"])
-    return len(planned) - sum(row["known"] for row in known)
+    return conn.execute(SQL["add_ranges"], parameters)
 
 
 def _refuse_conflicts(conflicts: Iterable[Row]) -> None:

@@ -82,9 +82,13 @@ class Batch:
 
     _accepted: dict[DatasetUuid, "_Accepted"] = field(default_factory=dict[DatasetUuid, "_Accepted"])
 
-    def unfit(self, publication: Publication, place: Place) -> Reason | None:
-        """Return why the offer may not be published, or None and remember it as published."""
-        if not _matches(publication, place):
+    def unfit(self, publication: Publication, place: Place, *, sound: bool | None = None) -> Reason | None:
+        """Return why the offer may not be published, or None and remember it as published.
+
+        Args:
+            sound: What `coherent` said of it, if it was asked before.
+        """
+        if not (coherent(publication) if sound is None else sound) or not _matches(publication, place):
             return Reason.MISMATCH
         if place.covered_generation is not None and place.covered_generation >= place.generation:
             return Reason.OVERLAP
@@ -122,6 +126,17 @@ class _Accepted:
         return blocks.start < self.reached and any(blocks.overlaps(one) for one in self.taken)
 
 
+def coherent(publication: Publication) -> bool:
+    """Say whether what a publication says of itself fits together; it needs no ledger for that."""
+    blocks = publication.blocks
+    return (
+        publication.dataset_version
+        == dataset_version_id(publication.dataset_uuid, publication.config_hash, blocks, publication.generation)
+        and publication.rows == sum(file.rows for file in publication.files)
+        and all(_inside(file.min_block, file.max_block, blocks) for file in publication.files)
+    )
+
+
 def _matches(publication: Publication, place: Place) -> bool:
     return (
         publication.dataset_uuid == place.dataset_uuid
@@ -130,10 +145,6 @@ def _matches(publication: Publication, place: Place) -> bool:
         and publication.config_hash == place.config_hash
         and publication.blocks == place.blocks
         and publication.generation == place.generation
-        and publication.dataset_version
-        == dataset_version_id(place.dataset_uuid, place.config_hash, place.blocks, place.generation)
-        and publication.rows == sum(file.rows for file in publication.files)
-        and all(_inside(file.min_block, file.max_block, place.blocks) for file in publication.files)
     )
 
 

@@ -40,6 +40,7 @@ class Neighbours:
     """The visible versions that touch or overlap some ranges. Those of a dataset do not overlap each other."""
 
     _of: defaultdict[UUID, list[Visible]] = field(default_factory=lambda: defaultdict[UUID, list[Visible]](list))
+    _starts: dict[UUID, list[int]] = field(default_factory=dict[UUID, list[int]])
 
     @classmethod
     def of_rows(cls, rows: Iterable[tuple[UUID, int, int, int, bytes, bytes]]) -> "Neighbours":
@@ -47,17 +48,19 @@ class Neighbours:
         found = cls()
         for dataset, start, end, generation, parent_hash, end_hash in rows:
             found._of[dataset].append(Visible(start, end, generation, parent_hash, end_hash))
-        for versions in found._of.values():
+        for dataset, versions in found._of.items():
             versions.sort()
+            found._starts[dataset] = [version.start for version in versions]
         return found
 
     def around(self, dataset: UUID, blocks: BlockRange) -> Around:
         """Return what is published around a range, which must be one of those that were asked for."""
-        versions = self._of.get(dataset)
-        if versions is None:
+        starts = self._starts.get(dataset)
+        if starts is None:
             return NOTHING
-        beyond = bisect_left(versions, blocks.end, key=_start)  # the first one that starts at its end, or later
-        first = bisect_left(versions, blocks.start, key=_start)
+        versions = self._of[dataset]
+        beyond = bisect_left(starts, blocks.end)  # the first one that starts at its end, or later
+        first = bisect_left(starts, blocks.start)
         before = versions[first - 1] if first else None
         after = versions[beyond] if beyond < len(versions) else None
         last = versions[beyond - 1] if beyond else None
@@ -69,10 +72,6 @@ class Neighbours:
 
 
 NOTHING = Around(None, None, None)
-
-
-def _start(version: Visible) -> int:
-    return version.start
 
 
 def spans(extents: Iterable[Extent]) -> Mapping[str, arrays.Packed]:

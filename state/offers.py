@@ -10,16 +10,22 @@ import orjson
 
 from state import arrays
 from state.db import Connection, ask, statements
-from state.judge import Known, Place
+from state.judge import Known, Place, coherent
 from state.neighbours import Neighbours, spans
 from trace_ray.contracts import BlockRange, Certificate, Epoch, Publication
 
 SQL: Final = statements("tasks")
 
+Judged = tuple[Known, Place]
 
-def judge(conn: Connection, epoch: Epoch, publications: Sequence[Publication]) -> list[tuple[Known, Place] | None]:
-    """Return what the ledger knows of each publication's attempt, in order; None where there is no such task."""
-    judged: list[tuple[Known, Place] | None] = [None] * len(publications)
+
+def judge(
+    conn: Connection, epoch: Epoch, publications: Sequence[Publication]
+) -> tuple[list[bool], list[Judged | None]]:
+    """Return which publications are coherent and what the ledger knows of their attempts, both in order.
+
+    None where there is no such task. In a pipeline the first is found out while the server looks the second up.
+    """
     parameters = {
         "tasks": arrays.uuids(publication.attempt.task_id for publication in publications),
         "attempts": arrays.ints([publication.attempt.attempt for publication in publications]),
@@ -28,6 +34,8 @@ def judge(conn: Connection, epoch: Epoch, publications: Sequence[Publication]) -
     extents = ((publication.dataset_uuid, publication.blocks) for publication in publications)
     tasks = ask(conn, SQL["judge"], parameters)
     versions = ask(conn, SQL["neighbours"], spans(extents))
+    sound = [coherent(publication) for publication in publications]
+    judged: list[Judged | None] = [None] * len(publications)
     published = Neighbours.of_rows(versions.fetchall())
     for row in tasks.fetchall():
         position, state, attempt, lease_token, attempt_token, generation, dataset, start, end, *rest = row
@@ -39,7 +47,7 @@ def judge(conn: Connection, epoch: Epoch, publications: Sequence[Publication]) -
             around.before_hash, around.after_hash, around.covered_generation,
         )  # fmt: skip
         judged[position - 1] = Known(state, attempt, lease_token, attempt_token), place
-    return judged
+    return sound, judged
 
 
 def register(conn: Connection, epoch: Epoch, accepted: Sequence[Publication]) -> None:
@@ -56,7 +64,7 @@ def register(conn: Connection, epoch: Epoch, accepted: Sequence[Publication]) ->
         "digests": arrays.texts(publication.digest for publication in accepted),
         "parents": arrays.blobs(proof.parent_hash for proof in proofs),
         "ends": arrays.blobs(proof.end_hash for proof in proofs),
-        "certificates": arrays.documents(orjson.dumps(_certificate(proof)) for proof in proofs),
+        "certificates": arrays.documents(orjson.dumps(document(proof)) for proof in proofs),
         "seconds": arrays.documents(orjson.dumps(dict(publication.seconds)) for publication in accepted),
     }
     conn.execute(SQL["complete"], parameters)
@@ -85,7 +93,7 @@ def _add_files(conn: Connection, accepted: Sequence[Publication]) -> None:
     conn.execute(SQL["add_files"], parameters)
 
 
-def _certificate(certificate: Certificate) -> dict[str, object]:
+def document(certificate: Certificate) -> dict[str, object]:
     """The certificate without its two hashes, which have columns of their own."""
     return {
         "level": certificate.level,

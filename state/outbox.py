@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any, Final
 
 import psycopg
+from psycopg import Cursor
 from psycopg.types.json import Jsonb
 
 from state.db import FENCED, Connection, ask, statements, storable
@@ -19,6 +20,9 @@ from trace_ray.retry import RetryPolicy
 logger = logging.getLogger(__name__)
 
 SQL: Final = statements("outbox")
+
+SAVE: Final = b"SAVEPOINT outbox"  # never released: the end of the transaction does it, and a newer one hides it
+UNDO: Final = b"ROLLBACK TO SAVEPOINT outbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,9 @@ def append(conn: Connection, event: Event) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """A row that was taken out, to be put back as it was."""
+    """An event that was taken out, to be put back as it was; one that shared its row has no number."""
 
-    event_id: int
+    event_id: int | None
     event: Event
     attempts: int
 
@@ -82,6 +86,8 @@ def drain(
 ) -> Drained:
     """Hand at most `limit` available events, oldest first, to the handler of their topic, and remove what was handled.
 
+    Events that were committed together share a row and come together, even if that row has more than `limit` of them.
+
     All events of a topic are handled at once. When that raises, what was written for them is undone and they are
     handled one by one; those that raise again come back after a back-off, until their attempts are used up. Then they
     stay, as failed, for an operator. Either way the later ones go on. When the transaction fails, every event comes
@@ -93,18 +99,49 @@ def drain(
     Raises:
         FencedError, DatabaseUnavailable: nothing can be handled now; the events keep their attempts.
     """
-    rows = ask(conn, SQL["drain"], {"epoch": epoch, "topics": list(handlers), "limit": limit, "now": now})
+    return handle(
+        conn, epoch, take(conn, epoch, list(handlers), limit=limit, now=now), handlers, policy=policy, now=now
+    )
+
+
+Taken = Cursor[tuple[Any, ...]]
+"""Rows that were taken out, read when they are needed."""
+
+
+def take(conn: Connection, epoch: Epoch, topics: Sequence[str], *, limit: int, now: datetime | None = None) -> Taken:
+    """Begin a drain: take events out, to be handed to `handle` in the same transaction, with nothing written between.
+
+    In a pipeline the server does so while other answers are read.
+    """
+    taken = ask(conn, SQL["drain"], {"epoch": epoch, "topics": list(topics), "limit": limit, "now": now})
+    conn.execute(SAVE)  # sent along, for the first topic: most ticks have no other
+    return taken
+
+
+def handle(
+    conn: Connection,
+    epoch: Epoch,
+    rows: Taken,
+    handlers: Mapping[str, Handler],
+    *,
+    policy: RetryPolicy,
+    now: datetime | None = None,
+) -> Drained:
+    """End a drain, outside of any pipeline: hand over what was taken, as `drain` says."""
     taken = sorted(
         map(_taken, rows.fetchall()), key=lambda one: one.event.topic
     )  # stable: events of a topic stay in order
     handled: list[Event] = []
     errors: list[tuple[_Taken, str]] = []
-    for topic, group in groupby(taken, key=lambda one: one.event.topic):
+    for number, (topic, group) in enumerate(groupby(taken, key=lambda one: one.event.topic)):
         events = list(group)
+        if number:
+            conn.execute(SAVE)
         if _handle(conn, handlers[topic], events) is None:
             handled += [one.event for one in events]
             continue
         for one in events:
+            conn.execute(SAVE)
             error = _handle(conn, handlers[topic], [one])
             if error is None:
                 handled.append(one.event)
@@ -124,15 +161,15 @@ def _taken(row: tuple[Any, ...]) -> _Taken:
 
 
 def _handle(conn: Connection, handler: Handler, taken: Sequence[_Taken]) -> str | None:
-    """Handle events in a savepoint; return None, or what went wrong in words that may be stored."""
+    """Handle events after a savepoint; return None, or undo it and say what went wrong in words that may be stored."""
     try:
-        with conn.transaction():
-            handler(conn, [one.event for one in taken])
+        handler(conn, [one.event for one in taken])
     except (DatabaseUnavailable, FencedError):
         raise
     except Exception as error:
         if _concerns_all(conn, error):
             raise
+        conn.execute(UNDO)
         if isinstance(error, TraceError):
             return storable(str(error))
         kind = type(error).__name__

@@ -7,9 +7,11 @@ The caller owns the transaction and has fenced it with `fence`. FencedError come
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
+
+from psycopg import Cursor
 
 from state import arrays, offers
 from state.db import Connection, Row, ask, statements, storable
@@ -36,7 +38,7 @@ from trace_ray.retry import RetryPolicy
 SQL: Final = statements("tasks")
 
 PICKED_MORE: Final = 32  # looked at beyond what the slots can take, so that the last group is rarely cut short
-PART: Final = 64  # publications registered by one statement
+PART: Final = 96  # publications registered by one statement; the ids of more would not fit into a row of the outbox
 ALONE_AFTER: Final = 2  # failures of a joint call; the last attempt shows which of its tasks is the bad one
 
 
@@ -122,10 +124,42 @@ def _free(
 # --- leases -------------------------------------------------------------------------------------------------------
 
 
-def claim(
+@dataclass(slots=True)
+class Claim:
+    """Leases that were asked for. In a pipeline the server works on them, and then on their neighbours, meanwhile."""
+
+    _conn: Connection
+    _slots: Sequence[WorkerId]
+    _ttl_s: float
+    _asked: Cursor[tuple[Any, ...]]
+    _rows: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    _tasks: list[Task] = field(default_factory=list[Task])
+    _neighbours: Cursor[tuple[Any, ...]] | None = None
+
+    def look_around(self) -> "Claim":
+        """Read what was leased, and ask for what is published around it."""
+        self._rows = self._asked.fetchall()
+        if self._rows:
+            extents = sorted((DatasetUuid(row[3]), BlockRange(row[4], row[5])) for row in self._rows)
+            self._neighbours = ask(self._conn, SQL["neighbours"], spans(extents))
+            self._tasks = [_task(row) for row in self._rows]
+        return self
+
+    def groups(self) -> list[LeaseGroup]:
+        """Return what was leased: a group shares job, range and pool, so that one call extracts it."""
+        if self._neighbours is None:
+            return []
+        published = Neighbours.of_rows(self._neighbours.fetchall())
+        groups: dict[int, list[Lease]] = {}
+        for row, task in zip(self._rows, self._tasks, strict=True):
+            groups.setdefault(row[0], []).append(_lease(row, task, published))
+        return [LeaseGroup(self._slots[slot - 1], tuple(leases), self._ttl_s) for slot, leases in groups.items()]
+
+
+def begin_claim(
     conn: Connection, epoch: Epoch, slots: Sequence[WorkerId], *, ttl_s: float, now: datetime | None = None
-) -> list[LeaseGroup]:
-    """Lease due tasks, one group per slot; a group shares job, range and pool, so that one call extracts it.
+) -> Claim:
+    """Ask for leases of due tasks, one group per slot.
 
     Args:
         slots: One worker id per free slot; the i-th group goes to the i-th slot.
@@ -140,41 +174,35 @@ def claim(
         "alone": ALONE_AFTER,
         "now": now,
     }
-    rows = ask(conn, SQL["claim"], parameters).fetchall()
-    if not rows:
-        return []
-    extents = sorted((DatasetUuid(row[3]), BlockRange(row[4], row[5])) for row in rows)
-    published = Neighbours.of_rows(ask(conn, SQL["neighbours"], spans(extents)).fetchall())
-    groups: dict[int, list[Lease]] = {}
-    for slot, *row in rows:
-        groups.setdefault(slot, []).append(_lease(row, published))
-    return [LeaseGroup(slots[slot - 1], tuple(leases), ttl_s) for slot, leases in groups.items()]
+    return Claim(conn, slots, ttl_s, ask(conn, SQL["claim"], parameters))
 
 
-def _lease(row: Sequence[Any], published: Neighbours) -> Lease:
-    task, job, dataset, start, end, attempt, token, generation, config_hash, *declared = row
-    chain_id, key, cryo_name, pool, receipts = declared
-    blocks = BlockRange(start, end)
-    around = published.around(dataset, blocks)
-    return Lease(
-        Task(
-            task_id=TaskId(task),
-            job_id=JobId(job),
-            chain_id=chain_id,
-            dataset_key=key,
-            dataset_uuid=DatasetUuid(dataset),
-            cryo_dataset_name=cryo_name,
-            rpc_pool=pool,  # the stream's present one: a change in the job file moves what is queued
-            blocks=blocks,
-            config_hash=config_hash,
-        ),
-        attempt,
-        LeaseToken(token),
-        generation,
-        Receipts(receipts),
-        around.before_hash,
-        around.after_hash,
+def claim(
+    conn: Connection, epoch: Epoch, slots: Sequence[WorkerId], *, ttl_s: float, now: datetime | None = None
+) -> list[LeaseGroup]:
+    """Lease due tasks, one group per slot, as `begin_claim` says, and return them."""
+    return begin_claim(conn, epoch, slots, ttl_s=ttl_s, now=now).look_around().groups()
+
+
+def _task(row: Sequence[Any]) -> Task:
+    _, task, job, dataset, start, end, _, _, _, config_hash, chain_id, key, cryo_name, pool, _ = row
+    return Task(
+        task_id=TaskId(task),
+        job_id=JobId(job),
+        chain_id=chain_id,
+        dataset_key=key,
+        dataset_uuid=DatasetUuid(dataset),
+        cryo_dataset_name=cryo_name,
+        rpc_pool=pool,  # the stream's present one: a change in the job file moves what is queued
+        blocks=BlockRange(start, end),
+        config_hash=config_hash,
     )
+
+
+def _lease(row: Sequence[Any], task: Task, published: Neighbours) -> Lease:
+    attempt, token, generation = row[6:9]
+    around = published.around(task.dataset_uuid, task.blocks)
+    return Lease(task, attempt, LeaseToken(token), generation, Receipts(row[14]), around.before_hash, around.after_hash)
 
 
 def heartbeat(conn: Connection, epoch: Epoch, keys: Sequence[AttemptKey], *, ttl_s: float) -> list[AttemptKey]:
@@ -200,16 +228,17 @@ def complete(
     What holds its lease and does not fit counts as a failed attempt.
     """
     in_order = sorted(publications, key=_place_in_chain)  # neighbours, and locks, in one order
-    judged = offers.judge(conn, epoch, in_order)
+    sound, judged = offers.judge(conn, epoch, in_order)
     batch, reasons, accepted = Batch(), dict[AttemptKey, Reason](), set[AttemptKey]()
     for start in range(0, len(in_order), PART):  # in a pipeline the server registers one while the next is decided on
         part: list[Publication] = []
-        for publication, known in zip(in_order[start : start + PART], judged[start : start + PART], strict=True):
+        of_part = slice(start, start + PART)
+        for publication, fits, known in zip(in_order[of_part], sound[of_part], judged[of_part], strict=True):
             key = publication.attempt
             if key in accepted or key in reasons:
                 continue
             attempt, place = known or (None, None)
-            reason = stale(attempt, key) or (place and batch.unfit(publication, place))
+            reason = stale(attempt, key) or (place and batch.unfit(publication, place, sound=fits))
             if reason is None:
                 accepted.add(key)
                 part.append(publication)

@@ -104,19 +104,22 @@ JOIN state.tasks t ON t.task_id = i.task_id
 LEFT JOIN state.attempts a ON a.task_id = i.task_id AND a.attempt = i.attempt;
 
 -- name: judge
--- What the ledger knows of attempts that want to publish, locked, by their position.
-SELECT i.position, t.state, t.attempt, t.lease_token, a.lease_token, t.generation, t.dataset_uuid, t.range_start, t.range_end,
+-- What the ledger knows of attempts that want to publish, locked, by their position. The token of an open attempt is that
+-- of its lease, so that its row need not be found.
+SELECT i.position, t.state, t.attempt, t.lease_token,
+  CASE WHEN t.state = 'running' AND t.attempt = i.attempt THEN t.lease_token ELSE (
+    SELECT a.lease_token FROM state.attempts a WHERE a.task_id = i.task_id AND a.attempt = i.attempt) END,
+  t.generation, t.dataset_uuid, t.range_start, t.range_end,
   (t.payload ->> 'chain_id')::bigint, t.payload ->> 'dataset_key', t.payload ->> 'config_hash'
 FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[]) WITH ORDINALITY AS i(task_id, attempt, position)
 JOIN state.tasks t ON t.task_id = i.task_id
-LEFT JOIN state.attempts a ON a.task_id = i.task_id AND a.attempt = i.attempt
 WHERE state.leads(%(epoch)s::bigint)
 FOR UPDATE OF t;
 
 -- name: complete
 -- Finish attempts: task, attempt, range, dataset version, snapshot and outbox in one statement. The ids that come back
 -- were accepted. A late reply of the current attempt is welcome until a newer one starts. A version is registered once,
--- so its event is new, and one that is not is an error that undoes all.
+-- so its event is new, and one that is not is an error that undoes all. One row of the outbox names all of them.
 WITH i AS (
   SELECT * FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[], %(versions)b::uuid[], %(rows)b::bigint[],
       %(digests)b::text[], %(parents)b::bytea[], %(ends)b::bytea[], %(certificates)b::jsonb[], %(seconds)b::jsonb[])
@@ -153,12 +156,10 @@ v AS (
   SELECT n.dataset_version, n.dataset_uuid, n.config_hash, n.range_start, n.range_end, n.generation,
     n.row_count, n.digest, n.parent_hash, n.end_hash, n.certificate, n.task_id, n.attempt, s.before + n.step
   FROM n JOIN s USING (org_id)),
+e AS (SELECT array_agg(dataset_version ORDER BY seq) AS versions FROM d HAVING count(*) > 0),
 o AS (
-  INSERT INTO state.outbox (topic, idempotency_key, payload)
-  SELECT 'dataset.published', 'published/' || dataset_version,
-    jsonb_build_object('dataset_version', dataset_version, 'dataset_uuid', dataset_uuid,
-      'range_start', range_start, 'range_end', range_end)
-  FROM d)
+  INSERT INTO state.outbox (topic, idempotency_key, payload, versions)
+  SELECT 'dataset.published', 'published/' || versions[1], '{}', versions FROM e)
 SELECT task_id, attempt FROM d;
 
 -- name: add_files

@@ -262,7 +262,7 @@ ALWAYS: Final = (  # at every commit
         "events_have_their_cause",
         "an outbox event names a published version, or an attempt of a task that died",
         """
-        SELECT o.id, o.topic, o.idempotency_key FROM state.outbox o
+        SELECT o.id, o.topic, o.idempotency_key FROM state.events o
         LEFT JOIN state.dataset_versions v ON o.idempotency_key = 'published/' || v.dataset_version
         LEFT JOIN state.attempts a ON o.idempotency_key = 'dead/' || a.task_id || '/' || a.attempt
         WHERE (o.topic = 'dataset.published' AND v.dataset_version IS NULL)

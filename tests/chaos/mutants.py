@@ -66,7 +66,7 @@ def _in_sql(pattern: str, statement: str, *, times: int = 1) -> Edit:
 ATTEMPT: Final = r"t\.attempt = i\.attempt AND "
 TOKEN: Final = r" AND t\.lease_token = i\.lease_token"
 EVENT: Final = r",\s*o AS \(\s*INSERT INTO state\.outbox.*\)(\s*SELECT [^;]*;\s*)\Z"
-ONE_EVENT: Final = r"(INSERT INTO state\.outbox.*?FROM d)(?:\s*ON CONFLICT \(idempotency_key\) DO NOTHING)?\)"
+ONE_EVENT: Final = r"(INSERT INTO state\.outbox.*?FROM e)(?:\s*ON CONFLICT \(idempotency_key\) DO NOTHING)?\)"
 LATE_EVENT: Final = """
 
 _completed = complete
@@ -195,7 +195,7 @@ MUTANTS: Final = (
                 "transaction",
                 (
                     Edit("sql/jobs.sql", r",\s*c AS \(\s*UPDATE state\.cursors.*?\)\s*(?=SELECT)", "\n", "add_ranges"),
-                    Edit("jobs.py", r"\n( +)((?:\w+ = )?conn\.execute\(SQL\[\"add_ranges\"\])", EARLY_CURSOR),
+                    Edit("jobs.py", r"\n( +)(return conn\.execute\(SQL\[\"add_ranges\"\])", EARLY_CURSOR),
                 ),
             ),
         ),

@@ -21,7 +21,7 @@ from trace_ray.lite.postgres import LocalPostgres
 
 EVERYTHING = (*checker.ALWAYS, *checker.DRAINED, *checker.SINK, *ledger_run.OWN)
 DELIVERED = """
-    INSERT INTO chaos.sink (key, topic, caused) SELECT idempotency_key, topic, true FROM state.outbox;
+    INSERT INTO chaos.sink (key, topic, caused) SELECT idempotency_key, topic, true FROM state.events;
     DELETE FROM state.outbox
 """
 UNKNOWN_EVENT = """

@@ -31,7 +31,7 @@ def effects(ledger: Ledger) -> dict[str, object]:
         b" (SELECT count(*) FROM state.attempts WHERE outcome = 'succeeded') AS attempts,"
         b" (SELECT count(*) FROM state.dataset_versions) AS versions,"
         b" (SELECT count(*) FROM state.dataset_files) AS files,"
-        b" (SELECT count(*) FROM state.outbox WHERE topic = 'dataset.published') AS events,"
+        b" (SELECT count(*) FROM state.events WHERE topic = 'dataset.published') AS events,"
         b" (SELECT max(snapshot) FROM state.datasets) AS snapshot"
     )
     return row

@@ -86,7 +86,7 @@ def test_10_duplicate_complete_is_noop(ledger: Ledger, connection: Callable[[], 
         thread.join()
     assert sorted(str(answer.reason) for answer in answers) == ["None", "already_done", "already_done"]
     assert effects(ledger) == ONE
-    assert ledger.one(b"SELECT count(*) FROM state.outbox") == 1
+    assert ledger.one(b"SELECT count(*) FROM state.events") == 1
 
 
 def test_11_complete_is_atomic(ledger: Ledger, connection: Callable[[], Connection]) -> None:
@@ -193,7 +193,7 @@ def fate(ledger: Ledger, lease: Lease) -> tuple[object, ...]:
     (row,) = ledger.rows(
         b"SELECT t.state, t.infra_failures, a.outcome,"
         b" (SELECT count(*) FROM state.dataset_versions v WHERE v.task_id = t.task_id) AS versions,"
-        b" (SELECT count(*) FROM state.outbox o WHERE o.payload ->> 'range_start' = t.range_start::text) AS events"
+        b" (SELECT count(*) FROM state.events o WHERE o.payload ->> 'range_start' = t.range_start::text) AS events"
         b" FROM state.tasks t JOIN state.attempts a USING (task_id) WHERE t.task_id = %s::uuid AND a.attempt = 1",
         lease.task.task_id,
     )

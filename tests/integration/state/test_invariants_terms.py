@@ -2,8 +2,7 @@
 
 import inspect
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from importlib.resources import files
 from types import ModuleType
@@ -15,11 +14,12 @@ from psycopg.types.json import Jsonb
 from actors.dispatcher import HANDLERS, Dispatcher, Inbox, Timing
 from state import buffer, evaluations, jobs, outbox, tasks
 from state.db import Connection, Database, statements
+from tests.conftest import wait_until
 from tests.integration.state import watching
 from tests.integration.state.effects import EVERYTHING
 from tests.integration.state.ledger import CHAIN, NO_WAIT, POLICY, POOL, Ledger, failure, job, publication, stream
 from trace_ray.contracts import AttemptKey, Failure, WorkerId
-from trace_ray.errors import FencedError
+from trace_ray.errors import FencedError, StoreUnavailable
 
 FILES = sorted(file.name.removesuffix(".sql") for file in files("state").joinpath("sql").iterdir())
 
@@ -168,6 +168,12 @@ def calls(ledger: Ledger) -> dict[str, Callable[[Connection], object]]:
     epoch, keys = ledger.epoch, running(ledger)
     (lease, *_), *_ = (group.leases for group in Ledger(ledger.conn, newest(ledger)).claim())
     batch = buffer.Batch(lease.key, "q", "uri", {})
+    leading = newest(ledger)
+    outbox.append(ledger.conn, outbox.Event("task.dead", "dead/nobody/1", {}))
+
+    def refuse(_conn: Connection, _events: Sequence[outbox.Event]) -> None:
+        raise StoreUnavailable("no answer")
+
     return {
         "buffer.publish": lambda conn: buffer.publish(conn, epoch, [batch], max_deliveries=3),
         "evaluations.claim_evaluations": lambda conn: evaluations.claim_evaluations(
@@ -180,11 +186,17 @@ def calls(ledger: Ledger) -> dict[str, Callable[[Connection], object]]:
             conn, epoch, [Failure(evaluation(ledger), "crash", "crash", True)], policy=POLICY
         ),
         "jobs.doubt_heads": lambda conn: jobs.doubt_heads(conn, epoch, [keys[0].task_id]),
+        "jobs.lock_cursors": lambda conn: jobs.lock_cursors(conn, epoch),
         "jobs.plan": lambda conn: jobs.plan(conn, epoch),
         "jobs.record_head": lambda conn: jobs.record_head(conn, epoch, POOL, CHAIN, 1),
         "jobs.record_head_error": lambda conn: jobs.record_head_error(conn, epoch, POOL, CHAIN, "no answer"),
         "outbox.drain": lambda conn: outbox.drain(conn, epoch, HANDLERS, limit=10, policy=POLICY),
+        "outbox.handle": lambda conn: outbox.handle(
+            conn, epoch, outbox.take(conn, leading, ["task.dead"], limit=10), {"task.dead": refuse}, policy=POLICY
+        ),
+        "outbox.take": lambda conn: outbox.take(conn, epoch, ["task.dead"], limit=10),
         "tasks.adopt": lambda conn: tasks.adopt(conn, epoch, {WorkerId("w"): keys}, ttl_s=60),
+        "tasks.begin_claim": lambda conn: tasks.begin_claim(conn, epoch, [WorkerId("w")], ttl_s=60),
         "tasks.claim": lambda conn: tasks.claim(conn, epoch, [WorkerId("w")], ttl_s=60),
         "tasks.complete": lambda conn: tasks.complete(conn, epoch, [publication(lease)], policy=POLICY),
         "tasks.fail": lambda conn: tasks.fail(conn, epoch, [failure(lease)], policy=POLICY),
@@ -227,7 +239,7 @@ def taking_an_epoch(*modules: ModuleType) -> list[str]:
 
 def test_19_epoch_fences_zombie_dispatcher(ledger: Ledger, state_url: str) -> None:
     """D1 sleeps past its term, D2 takes over, D1 wakes with results in its hands."""
-    short = Timing(lease_s=30.0, leader_s=0.05, policy=POLICY)
+    short = Timing(lease_s=30.0, leader_s=2.0, policy=POLICY)
     database = Database(state_url, application_name="first")
     first = Dispatcher(database, holder="cluster/space/1", timing=short)
     assert first.lead()
@@ -237,8 +249,7 @@ def test_19_epoch_fences_zombie_dispatcher(ledger: Ledger, state_url: str) -> No
     ledger = Ledger(ledger.conn, first.epoch)
     ledger.sync(job(stream("blocks", max_inflight=1)))
     (group,) = first.tick(Inbox(slots=slots), now=0.0).groups
-    time.sleep(0.1)
-    assert second.lead()
+    wait_until(second.lead, what="the end of the first term")
     before = ledger.rows(EVERYTHING)
     inbox = Inbox(outcomes=(publication(group.leases[0]),), alive=(group.leases[0].key,), slots=slots)
     for write in (lambda: first.tick(inbox, now=100.0), lambda: first.settle(inbox), lambda: first.recover({}, ())):

@@ -39,6 +39,12 @@ def drain(ledger: Ledger, *, limit: int = 100, now: datetime | None = None, **ha
         return outbox.drain(ledger.conn, ledger.epoch, handlers, limit=limit, policy=POLICY, now=now)
 
 
+def drain_published(ledger: Ledger, handler: Handler, *, limit: int = 100, now: datetime | None = None) -> Drained:
+    handlers = {"dataset.published": handler}
+    with ledger.conn.transaction():
+        return outbox.drain(ledger.conn, ledger.epoch, handlers, limit=limit, policy=POLICY, now=now)
+
+
 def keys(drained: Drained) -> list[str]:
     return [event.idempotency_key for event in drained.handled]
 
@@ -149,15 +155,67 @@ def test_a_publication_leaves_one_event_that_names_its_version(ledger: Ledger) -
     offer = publication(ledger.lease())
     ledger.complete(offer)
     ledger.complete(offer)
-    (event,) = outbox.drain(
-        ledger.conn, ledger.epoch, {"dataset.published": Consumer()}, limit=9, policy=POLICY
-    ).handled
+    (event,) = drain_published(ledger, Consumer()).handled
     assert event.payload == {
         "dataset_version": str(offer.dataset_version),
         "dataset_uuid": str(offer.dataset_uuid),
         "range_start": 0,
         "range_end": 100,
     }
+
+
+def published_together(ledger: Ledger, *, times: int = 1) -> list[str]:
+    """Publish four ranges so many times, each time with one statement, and return the keys of their events in order."""
+    found: list[str] = []
+    for _ in range(times):
+        ledger.plan()
+        offers = [publication(lease) for group in ledger.claim(slots=4) for lease in group.leases]
+        ledger.complete(*offers)
+        found += [f"published/{offer.dataset_version}" for offer in offers]
+    return found
+
+
+def test_versions_that_are_published_together_share_a_row_and_are_events_of_their_own(ledger: Ledger) -> None:
+    ledger.sync(job())
+    wanted = published_together(ledger)
+    assert ledger.one(b"SELECT count(*) FROM state.outbox") == 1
+    assert [event.idempotency_key for event in outbox.listing(ledger.conn)] == wanted
+    consumer = Consumer()
+    drained = drain_published(ledger, consumer)
+    assert consumer.calls == [wanted]
+    assert [(event.payload["range_start"], event.payload["range_end"]) for event in drained.handled] == [
+        (start, start + 100) for start in range(0, 400, 100)
+    ]
+    assert drain_published(ledger, consumer) == Drained((), ())
+    assert outbox.listing(ledger.conn, failed_only=False)[0].topic == "effect"
+
+
+def test_a_limit_takes_whole_rows_and_at_least_one(ledger: Ledger) -> None:
+    ledger.sync(job(to_block=1200))
+    wanted = published_together(ledger, times=2)
+    assert keys(drain_published(ledger, Consumer(), limit=3)) == wanted[:4]
+    wanted = wanted[4:] + published_together(ledger)
+    assert keys(drain_published(ledger, Consumer(), limit=7)) == wanted[:4]
+    wanted = wanted[4:]
+    assert keys(drain_published(ledger, Consumer(), limit=8)) == wanted
+
+
+@pytest.mark.parametrize("bad", [1, 2, 4])
+def test_a_bad_event_leaves_the_row_that_it_shared_and_comes_back_alone(ledger: Ledger, bad: int) -> None:
+    """It keeps its key and payload, gets a number of its own, and holds up none of those that shared its row."""
+    ledger.sync(job())
+    wanted = published_together(ledger)
+    before = {event.idempotency_key: event.payload for event in outbox.listing(ledger.conn)}
+    consumer = Consumer(bad=dict.fromkeys(wanted[:bad], StoreUnavailable("no answer")))
+    for hour in range(POLICY.max_attempts):
+        drained = drain_published(ledger, consumer, now=START + timedelta(hours=hour))
+        assert keys(drained) == (wanted[bad:] if hour == 0 else [])
+        assert [one.event.idempotency_key for one in drained.unhandled] == wanted[:bad]
+    failed = outbox.listing(ledger.conn, failed_only=True)
+    assert [(event.idempotency_key, event.payload) for event in failed] == [(key, before[key]) for key in wanted[:bad]]
+    assert outbox.replay(ledger.conn, failed[0].event_id) == 1  # an operator names one of them
+    consumer.bad = {}
+    assert keys(drain_published(ledger, consumer, now=START + timedelta(days=1))) == wanted[:1]
 
 
 # --- failure ------------------------------------------------------------------------------------------------------
