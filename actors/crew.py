@@ -40,18 +40,19 @@ RESPAWN = RetryPolicy(base_s=0.1, cap_s=30.0, max_attempts=4, max_infra_failures
 @dataclass(slots=True)
 class Member:
     """One worker. `ready` once it has answered; `heard_at` is monotonic. `retiring`: it runs the code of another build,
-    so it gets no more leases and is replaced once it holds nothing.
+    so it gets no more leases and is replaced once it holds nothing. `same_build`: it is known to run ours.
 
-    `sent` waits for an awaited call, `adopted` is asked for, both since an instant; `delivered` outcomes are here but
-    still kept by the worker, `committed` ones it may forget.
+    `sent` waits for an awaited call, by its number; `adopted` is asked for, both since an instant; `delivered` outcomes
+    are here but still kept by the worker, `committed` ones it may forget.
     """
 
     worker_id: WorkerId
     handle: WorkerHandle
     ready: bool = False
     retiring: bool = False
+    same_build: bool = False
     heard_at: float = 0.0
-    sent: dict[int, tuple[LeaseGroup, ...]] = field(default_factory=dict[int, tuple[LeaseGroup, ...]])
+    sent: dict[int, frozenset[AttemptKey]] = field(default_factory=dict[int, frozenset[AttemptKey]])
     sent_at: dict[int, float] = field(default_factory=dict[int, float])
     adopted: dict[AttemptKey, float] = field(default_factory=dict[AttemptKey, float])
     delivered: set[AttemptKey] = field(default_factory=set[AttemptKey])
@@ -59,13 +60,7 @@ class Member:
 
     def attempts(self, *, since: float) -> list[AttemptKey]:
         """Return what runs and was sent after an instant: an attempt that never ends loses its lease."""
-        sent = [
-            lease.key
-            for number, groups in self.sent.items()
-            if self.sent_at[number] >= since
-            for group in groups
-            for lease in group.leases
-        ]
+        sent = [key for number, keys in self.sent.items() if self.sent_at[number] >= since for key in keys]
         return sent + [key for key, at in self.adopted.items() if at >= since]
 
     def busy_slots(self) -> int:
@@ -73,7 +68,7 @@ class Member:
 
     def expects(self, key: AttemptKey) -> bool:
         """Say whether an awaited call will bring this attempt's outcome."""
-        return any(lease.key == key for groups in self.sent.values() for group in groups for lease in group.leases)
+        return any(key in keys for keys in self.sent.values())
 
     def is_done(self) -> bool:
         return not (self.busy_slots() or self.delivered or self.committed)
@@ -130,7 +125,8 @@ class Crew:
         held: Held | None = None
         member = Member(worker_id, handle, heard_at=time.monotonic())
         try:
-            member.retiring = await build_of(handle, timeout_s=ANSWER_S) != self._build
+            member.same_build = await build_of(handle, timeout_s=ANSWER_S) == self._build
+            member.retiring = not member.same_build
             held = cast(Held, await answer(handle.held.remote(()), timeout_s=ANSWER_S))
         except WorkerDied:
             return None
@@ -181,7 +177,7 @@ class Crew:
 
     async def _hire(self, worker_id: WorkerId) -> None:
         try:
-            member = Member(worker_id, self._spawn(worker_id))
+            member = Member(worker_id, self._spawn(worker_id), same_build=True)
         except Exception:  # Ray may be starting again; a place of the pool must not be lost for it
             logger.exception("worker cannot be started")
             self._fill_place(worker_id)
@@ -265,7 +261,7 @@ class Crew:
             for start in range(0, len(its_groups), self._per_call):
                 self._sequence += 1
                 call = tuple(its_groups[start : start + self._per_call])
-                member.sent[self._sequence] = call
+                member.sent[self._sequence] = frozenset(lease.key for group in call for lease in group.leases)
                 member.sent_at[self._sequence] = time.monotonic()
                 self._background_task(self._drive(member, self._sequence, call))
 
@@ -284,7 +280,7 @@ class Crew:
         except WorkerDied:
             self._bury(member.worker_id)
         except WorkerSilent:  # perhaps it works on: its outcome is asked for like an adopted one
-            member.adopted |= {lease.key: member.sent_at[number] for group in groups for lease in group.leases}
+            member.adopted |= dict.fromkeys(member.sent[number], member.sent_at[number])
         else:
             member.heard_at = time.monotonic()
             self._deaths.pop(worker_place(member.worker_id)[0], None)
@@ -313,7 +309,8 @@ class Crew:
             await asyncio.sleep(ADOPTED_PROBE_S if member.adopted or member.retiring else self._probe_s)
             committed = tuple(member.committed)
             try:
-                held = cast(Held, await answer(member.handle.held.remote(committed), timeout_s=ANSWER_S))
+                told = wire.pack(committed) if member.same_build else committed  # another one may know no such message
+                held = cast(Held, await answer(member.handle.held.remote(told), timeout_s=ANSWER_S))
             except WorkerDied:
                 self._bury(worker_id)
                 return

@@ -64,8 +64,8 @@ class CryoWorker:
         return wire.pack(self._worker.run(wire.groups(groups)))
 
     @ray.method(concurrency_group="control")
-    def held(self, acknowledged: Sequence[AttemptKey]) -> Held:
-        return self._worker.held(acknowledged)
+    def held(self, acknowledged: bytes | Sequence[AttemptKey]) -> Held:
+        return self._worker.held(wire.keys(acknowledged))
 
     @ray.method(concurrency_group="control")
     def version(self) -> str:

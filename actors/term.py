@@ -19,6 +19,7 @@ from trace_ray.errors import DatabaseUnavailable, FencedError, TraceError
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.25  # a wake-up is a hint; this is how long a lost one costs
+GATHER_S = 0.005  # what comes back within a moment of the first result shares its tick: one commit instead of several
 LEAD_RETRY_S = 0.5
 DATABASE_RETRY_S = 1.0
 UPKEEP_DELAY_S = 60.0  # a Dispatcher that dies at once must not list a bucket each time
@@ -201,6 +202,7 @@ class Term:
     async def _pause(self) -> None:
         try:
             await asyncio.wait_for(self._crew.wake.wait(), TICK_S)
+            await asyncio.sleep(GATHER_S)
         except TimeoutError:
             return
         finally:

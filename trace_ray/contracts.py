@@ -180,6 +180,9 @@ class AttemptKey:
     def __hash__(self) -> int:
         return self.lease_token.int & HASH_MASK  # a token names one attempt, and a tick looks up thousands
 
+    def __reduce__(self) -> tuple[type["AttemptKey"], tuple[TaskId, int, LeaseToken]]:
+        return AttemptKey, (self.task_id, self.attempt, self.lease_token)  # a probe carries thousands of them
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseGroup:

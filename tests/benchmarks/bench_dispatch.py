@@ -32,6 +32,7 @@ from state.db import Database
 from tests import pg
 from tests.integration.state.ledger import CHAIN, POLICY, POOL, job, publication, stream
 from trace_ray.contracts import (
+    DEFAULT_ORG,
     AttemptKey,
     BlockRange,
     DatasetUuid,
@@ -58,6 +59,7 @@ SAMPLE: Final = Lease(
     0,
     Receipts.ETHEREUM,
 )  # fmt: skip
+JOB: Final = "devnet"
 SLOTS: Final = 16  # calls at a worker at once; a real range waits for its provider, these wait for their turn
 ROUNDS: Final = 3
 RANGES: Final = {1: 6_000, 32: 16_000}
@@ -85,8 +87,8 @@ class NoopWorker:
         return wire.pack(self._worker.run(wire.groups(groups)))
 
     @ray.method(concurrency_group="control")
-    def held(self, acknowledged: Sequence[AttemptKey]) -> Held:
-        return self._worker.held(acknowledged)
+    def held(self, acknowledged: bytes | Sequence[AttemptKey]) -> Held:
+        return self._worker.held(wire.keys(acknowledged))
 
     @ray.method(concurrency_group="control")
     def version(self) -> str:
@@ -172,6 +174,10 @@ async def _rate(url: str, space: str, per_call: int) -> float:
     clock = Clock(ranges)
     term = Term(core, crew, living=dict, record=clock.record)
     running = asyncio.create_task(term.run())
+    await asyncio.wait_for(_all_ready(term), 60)  # a process that starts takes more than a thousand ranges do
+    with database.transaction() as conn:
+        jobs.resume(conn, DEFAULT_ORG, JOB)
+    term.nudge()
     await asyncio.wait_for(clock.done.wait(), 120)
     await term.stop(drain_s=5)
     await running
@@ -179,8 +185,13 @@ async def _rate(url: str, space: str, per_call: int) -> float:
     return ranges / (clock.ended - clock.began)
 
 
+async def _all_ready(term: Term) -> None:
+    while sum(bool(worker["ready"]) for worker in term.status.workers) < WORKERS:
+        await asyncio.sleep(0.05)
+
+
 def plan(database: Database, core: Dispatcher, ranges: int) -> None:
-    """Plan every range of a job of one stream before the term begins."""
+    """Plan every range of a job of one stream before the term begins, and let it pause until the workers are there."""
     with database.transaction() as conn:
         jobs.apply(conn, job(stream("blocks", chunk_size=10, max_inflight=ranges), to_block=10 * ranges))
     assert core.lead()
@@ -188,6 +199,7 @@ def plan(database: Database, core: Dispatcher, ranges: int) -> None:
     with database.transaction() as conn:
         tasks.fence(conn, core.epoch, 60.0)
         assert jobs.plan(conn, core.epoch) == ranges
+        jobs.pause(conn, DEFAULT_ORG, JOB)
     core.resign()
 
 

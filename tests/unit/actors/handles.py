@@ -53,9 +53,11 @@ class Handle:
         self._answer()
         return wire.pack(self.worker.run(wire.groups(groups)))
 
-    def _held(self, acknowledged: Sequence[AttemptKey]) -> Held:
+    def _held(self, acknowledged: bytes | Sequence[AttemptKey]) -> Held:
         self._answer()
-        return self.worker.held(acknowledged)
+        if self.build != NEW and isinstance(acknowledged, bytes):
+            raise TypeError("code of another build may know no packed acknowledgements")
+        return self.worker.held(wire.keys(acknowledged))
 
     def _head(self, request: HeadRequest) -> HeadAnswer:
         return HeadAnswer(request.rpc_pool, request.chain_id, self.newest)

@@ -1,6 +1,8 @@
 """The message between the Dispatcher and a worker: what goes in comes out, whatever it holds."""
 
+import pickle
 from dataclasses import replace
+from uuid import UUID
 
 from actors import wire
 from tests.integration.state.ledger import failure, publication
@@ -29,3 +31,21 @@ def test_outcomes_arrive_as_they_were_sent() -> None:
 def test_a_key_that_arrived_is_the_key_that_was_sent() -> None:
     (arrived,) = wire.groups(wire.pack([GROUP]))
     assert {LEASE.key: "held"}[arrived.leases[0].key] == "held"
+
+
+def test_acknowledgements_arrive_packed_and_as_another_build_sends_them() -> None:
+    sent = (LEASE.key, replace(LEASE.key, attempt=2))
+    assert wire.keys(wire.pack(sent)) == sent
+    assert wire.keys(sent) == sent
+    assert pickle.loads(pickle.dumps(sent)) == sent
+
+
+def test_an_id_that_arrived_is_like_any_other() -> None:
+    (arrived,) = wire.keys(wire.pack([LEASE.key]))
+    token = LEASE.key.lease_token
+    assert vars_of(arrived.lease_token) == vars_of(UUID(bytes=token.bytes))
+    assert str(arrived.lease_token) == str(token)
+
+
+def vars_of(one: UUID) -> list[object]:
+    return [getattr(one, name) for name in UUID.__slots__ if name != "__weakref__"]
