@@ -1,5 +1,6 @@
 """A small chain in real Parquet files, and questions about it in real child processes."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from query import run
+from query.pool import Pool
+from query.process import Reach
 from query.question import Answer, Limits, Question
+from tests.integration.query.desk import Desk
 from tests.integration.query.prey import Prey, roaming
 from trace_ray.contracts import DEFAULT_ORG, BlockRange, DatasetUuid, Grant, GrantedDataset, GrantedFile
 from trace_ray.extract.schema import SCHEMAS
@@ -107,3 +111,20 @@ def store(chain: tuple[Path, Grant], tmp_path: Path) -> Store:
 def prey(tmp_path: Path) -> Iterator[Prey]:
     with roaming(tmp_path) as laid_out:
         yield laid_out
+
+
+@pytest.fixture
+def opened(store: Store) -> Iterator[Callable[..., Desk]]:
+    with contextlib.ExitStack() as stack:
+
+        def make(*, size: int = 2, waiting: int = 64, standby: bool = True, limits: Limits | None = None) -> Desk:
+            pool = Pool(scratch=store.scratch, reach=Reach(read=(store.root,)), size=size, waiting=waiting,
+                        standby=standby, limits=limits or Limits())  # fmt: skip
+            return Desk(store, stack.enter_context(pool))
+
+        yield make
+
+
+@pytest.fixture
+def desk(opened: Callable[..., Desk]) -> Desk:
+    return opened()

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.query.random_queries import Court, Store, Writer
+from tests.integration.query.random_queries import Court
+from tests.integration.query.random_relations import Store
+from tests.integration.query.random_statements import Writer
 
 STATEMENTS = 600
 SEEDS = (0, 1, 2, 3)
