@@ -28,6 +28,13 @@ LOCAL_REPLICAS: Final = 2  # a laptop has other work
 REPLICAS: Final = 8
 QUESTIONS: Final = 4  # at once in a replica before another one starts: as many as it has query processes
 WAITING: Final = 128  # the app itself says 429 to those that wait too long
+HELD: Final = 512  # requests that the proxy holds while no replica takes them, as after a crash; each up to 0.5 MB
+RETRY_S: Final = 1.0
+SURGE_PERCENT: Final = 25  # of the replicas, rounded up: new ones answer before as many old ones go
+UPSCALE_S: Final = 5.0  # Serve's own 30 s are longer than anybody waits in front of a busy replica
+LOOK_BACK_S: Final = 10.0  # Serve is told of the load so often; a longer mean only makes it act later
+LONGEST_S: Final = config.TASK_QUERY_S + 30.0  # a question, and the upload and audit of its answer
+STARTS: Final = 3  # tries of a build that does not start, before the one that runs is left alone
 
 actor: Final[Any] = ray.remote  # its types know no concurrency groups
 
@@ -154,9 +161,12 @@ def sweep(settings: config.Settings) -> None:
 
 
 def query_application(data_dir: Path, *, embedded: bool) -> Any:
-    """Return the Serve application of the query service: one replica, more while questions wait."""
+    """Return the Serve application of the query service: one replica, more while questions wait.
+
+    A replica that is to go takes no more questions and lives until its last one is answered.
+    """
     from ray import serve  # late: only `up` needs it, and it takes half a second
-    from ray.serve.config import AutoscalingConfig
+    from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
     def app() -> Any:
         return query_app(data_dir)
@@ -164,10 +174,18 @@ def query_application(data_dir: Path, *, embedded: bool) -> Any:
     @serve.deployment(
         name="QueryService",
         autoscaling_config=AutoscalingConfig(
-            min_replicas=1, max_replicas=LOCAL_REPLICAS if embedded else REPLICAS, target_ongoing_requests=QUESTIONS
+            min_replicas=1,
+            max_replicas=LOCAL_REPLICAS if embedded else REPLICAS,
+            target_ongoing_requests=QUESTIONS,
+            upscale_delay_s=UPSCALE_S,
+            look_back_period_s=LOOK_BACK_S,
         ),
         max_ongoing_requests=WAITING,
-        graceful_shutdown_timeout_s=config.QUERY_S,
+        max_queued_requests=HELD,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_S),
+        max_surge_percent=SURGE_PERCENT,
+        max_constructor_retry_count=STARTS,
+        graceful_shutdown_timeout_s=LONGEST_S,
         ray_actor_options={"num_cpus": 0.1},
     )
     @serve.ingress(app)

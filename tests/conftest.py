@@ -191,7 +191,10 @@ def s3_process(workspace: Path) -> Iterator[tuple[str, str, str]]:
 
 @pytest.fixture
 def s3_server(s3_process: tuple[str, str, str]) -> S3Server:
-    endpoint, key, secret = s3_process
+    return new_bucket(*s3_process)
+
+
+def new_bucket(endpoint: str, key: str, secret: str) -> S3Server:
     bucket = "bucket-" + secrets.token_hex(4)
     s3fs.S3FileSystem(key=key, secret=secret, endpoint_url=endpoint, skip_instance_cache=True).mkdir(bucket)
     return S3Server(endpoint, key, secret, bucket)

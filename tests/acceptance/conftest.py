@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import REPOSITORY
+
 COMMAND_S = 150.0
+PACKAGES = ("trace_ray", "actors", "query", "state")
 
 JOB = """\
 kind: chain_sync
@@ -36,15 +39,17 @@ KINDS = ("blocks", "transactions", "logs")
 
 @dataclass
 class Cli:
-    """Runs `trace-ray` in an environment of its own."""
+    """Runs `trace-ray` in an environment of its own, from the code that lies in a directory."""
 
     data_dir: Path
     environment: dict[str, str] = field(default_factory=dict[str, str])
+    code: Path = REPOSITORY
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start a command in the background."""
         return subprocess.Popen(
             [sys.executable, "-m", "trace_ray", *arguments],
+            cwd=self.code,
             env=self.process_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -55,6 +60,7 @@ class Cli:
         """Run a command to its end and check its exit code."""
         done = subprocess.run(
             [sys.executable, "-m", "trace_ray", *arguments],
+            cwd=self.code,
             env=self.process_environment(),
             input=text,
             capture_output=True,
@@ -95,6 +101,13 @@ class Cli:
     def process_environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("TRACE_", "RAY_", "AWS_"))}
         return {**kept, "TRACE_DATA_DIR": str(self.data_dir), "RAY_ADDRESS": "local", **self.environment}
+
+
+def copied_code(root: Path) -> Path:
+    """Copy the code, so that a test can change it: another byte of it is another build."""
+    for package in PACKAGES:
+        shutil.copytree(REPOSITORY / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return root
 
 
 @pytest.fixture(scope="module")

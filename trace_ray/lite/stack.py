@@ -25,7 +25,7 @@ from trace_ray.lite.postgres import LocalPostgres
 from trace_ray.lite.ray_cluster import Cluster
 
 DISPATCHER_START_S: Final = 60.0
-DRAIN_S: Final = 10.0  # running ranges get this long to finish; what is cut off is extracted again
+DRAIN_S: Final = 10.0  # running ranges and questions get this long to finish; ranges that are cut off come again
 ANSWER_S: Final = 10.0
 NO_HTTP: Final = 0  # what TRACE_HTTP_PORT says on a machine that only syncs
 DATABASE: Final = "trace_ray"
@@ -78,7 +78,7 @@ def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
             runtime.connect(cluster.address, data_dir=settings.data_dir)
             _stop_actors(settings.data_dir, say)
             if settings.http_port != NO_HTTP or cluster.own is None:  # our own Ray ends as a whole
-                _stop_queries(settings.data_dir, say)
+                _stop_queries(settings.data_dir, say, leave=cluster.own is None)
         except StackUnavailable as error:
             say(f"The actors could not be asked to stop: {error}")
         runtime.disconnect()
@@ -239,11 +239,16 @@ def _stop_actors(data_dir: Path, say: Say) -> None:
         runtime.kill(worker)
 
 
-def _stop_queries(data_dir: Path, say: Say) -> None:
+def _stop_queries(data_dir: Path, say: Say, *, leave: bool) -> None:
+    """Stop answering; with `leave` also take Serve off the cluster, which goes on."""
     from actors import serving  # late: as above
 
-    if serving.stop(runtime.namespace(data_dir)):
-        say("Query service stopped")
+    space = runtime.namespace(data_dir)
+    if not serving.stop(space, drain_s=DRAIN_S):
+        return
+    if leave:
+        serving.leave(space)
+    say("Query service stopped")
 
 
 def _stop_dispatcher(handle: runtime.DispatcherHandle, space: str, *, drain_s: float, say: Say) -> None:
