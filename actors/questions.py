@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from fastapi import FastAPI
@@ -24,7 +24,7 @@ from state.db import Database
 from trace_ray import config, tokens
 from trace_ray.access import AuditRow, Caller, StoredResult, sql_hash
 from trace_ray.config import Settings
-from trace_ray.contracts import Grant
+from trace_ray.contracts import Grant, OrgId
 from trace_ray.errors import DatabaseUnavailable, NotFound
 from trace_ray.key_files import AUDIT_KEY, Keys, audit_key, open_keys
 from trace_ray.reports import Coverage
@@ -33,8 +33,14 @@ from trace_ray.token_keys import jwks
 
 FRESH_S: Final = 1.0  # a grant may be so old: a role that was taken away counts after it
 GRANTS_KEPT: Final = 64
+CONNECTIONS: Final = 4  # to each ledger, as many as questions run at once; the others wait for milliseconds
 SIGNED_EXTRA_S: Final = 60.0  # clocks differ
+SIGNED_AGAIN_S: Final = 240.0  # a URL serves new processes so long; all in all shorter than a role's credentials live
+SIGNED_KEPT: Final = 20_000  # URLs, of half a kilobyte each
 RESULT_URL_S: Final = 300.0  # a stored answer's signed URL
+
+Key = TypeVar("Key")
+Made = TypeVar("Made")
 
 
 class Ledgers:
@@ -45,33 +51,30 @@ class Ledgers:
         self._data = data
         self._keys = keys
         self._store = store
-        self._grants = Recent(self._pin)
+        self._grants = Recent(self._pin, fresh_s=FRESH_S, most=GRANTS_KEPT)  # the same until somebody publishes
 
     # --- who asks -------------------------------------------------------------------------------------------------
 
     def user(self, token: str) -> Held:
         identity = tokens.verify_user(self._keys.users.ring_for(token), token, now=datetime.now(UTC))
-        with self._state.transaction() as conn:
-            reader = readers.reader(conn, identity.subject)
+        reader = self._state.read(lambda conn: readers.reader(conn, identity.subject))
         return Held(Caller(reader.org_id, reader.user, reader.roles))
 
     def task(self, token: str) -> Held:
         capability = tokens.verify_capability(self._keys.tasks.ring_for(token), token, now=datetime.now(UTC))
-        with self._state.transaction() as conn:
-            grant = capabilities.granted(conn, capability)
+        grant = self._state.read(lambda conn: capabilities.granted(conn, capability))
         caller = Caller(capability.org_id, task_id=capability.task_id, attempt=capability.attempt)
         return Held(caller, grant, capability.read)
 
     def grant(self, caller: Caller, as_of: int | None) -> Grant:
         return self._grants.get((caller.org_id, caller.roles, as_of))
 
-    def _pin(self, key: tuple[Any, frozenset[str], int | None]) -> Grant:
+    def _pin(self, key: tuple[OrgId, frozenset[str], int | None]) -> Grant:
         org_id, roles, as_of = key
-        with self._state.transaction() as conn:
-            try:
-                return datasets.pin(conn, org_id, None, as_of, roles)
-            except NotFound as error:
-                raise SnapshotUnknown(str(error)) from None
+        try:
+            return self._state.read(lambda conn: datasets.pin(conn, org_id, None, as_of, roles))
+        except NotFound as error:
+            raise SnapshotUnknown(str(error)) from None
 
     def record(self, entry: AuditRow) -> None:
         with self._data.transaction() as conn:
@@ -80,19 +83,18 @@ class Ledgers:
     # --- what there is --------------------------------------------------------------------------------------------
 
     def datasets(self, caller: Caller) -> list[Coverage]:
-        with self._state.transaction() as conn:
-            return datasets.listing(conn, caller.org_id, caller.roles)
+        return self._state.read(lambda conn: datasets.listing(conn, caller.org_id, caller.roles))
 
     def dataset(self, caller: Caller, name: str) -> Coverage:
-        with self._state.transaction() as conn:
-            return datasets.coverage(conn, caller.org_id, name, roles=caller.roles)
+        return self._state.read(lambda conn: datasets.coverage(conn, caller.org_id, name, roles=caller.roles))
 
     def entry(self, caller: Caller, query_id: UUID) -> tuple[AuditRow, StoredResult | None]:
-        with self._data.transaction() as conn:
-            row = audit.find(conn, caller.org_id, query_id)
-            if row.user != caller.user:
-                raise NotFound(f"there is no query {query_id}: take the id from an answer")
-            return row, audit.result(conn, caller.org_id, query_id)
+        row, stored = self._data.read(
+            lambda conn: (audit.find(conn, caller.org_id, query_id), audit.result(conn, caller.org_id, query_id))
+        )
+        if row.user != caller.user:
+            raise NotFound(f"there is no query {query_id}: take the id from an answer")
+        return row, stored
 
     def result(self, caller: Caller, query_id: UUID) -> str:
         _, stored = self.entry(caller, query_id)
@@ -121,34 +123,36 @@ class Ledgers:
         found: dict[str, str] = {}
         for part, database in (("state", self._state), ("data", self._data)):
             try:
-                with database.transaction() as conn:
-                    conn.execute("select 1")
+                database.read(lambda conn: conn.execute("select 1"))
             except DatabaseUnavailable:
                 found[part] = "the database does not answer"
         return found
 
 
-class Recent:
-    """The newest grants. A grant is the same until somebody publishes, so one that is a second old may serve again."""
+class Recent(Generic[Key, Made]):
+    """What was made within the last seconds, to be handed out again. Safe to share between threads."""
 
-    def __init__(self, pin: Callable[[Any], Grant]) -> None:
-        self._pin = pin
+    def __init__(self, make: Callable[[Key], Made], *, fresh_s: float, most: int) -> None:
+        """Hold nothing yet; `most` values at the most, each for `fresh_s` after its making began."""
+        self._make = make
+        self._fresh_s = fresh_s
+        self._most = most
         self._lock = Lock()
-        self._kept: dict[Any, tuple[float, Grant]] = {}
+        self._held: dict[Key, tuple[float, Made]] = {}  # the one made first is first
 
-    def get(self, key: Any) -> Grant:
+    def get(self, key: Key) -> Made:
         now = time.monotonic()
         with self._lock:
-            at, grant = self._kept.get(key, (-FRESH_S, None))
-        if grant is not None and now - at < FRESH_S:
-            return grant
-        grant = self._pin(key)
+            held = self._held.get(key)
+        if held is not None and now - held[0] < self._fresh_s:
+            return held[1]
+        made = self._make(key)
         with self._lock:
-            self._kept.pop(key, None)
-            self._kept[key] = (now, grant)
-            while len(self._kept) > GRANTS_KEPT:
-                self._kept.pop(next(iter(self._kept)))
-        return grant
+            self._held.pop(key, None)
+            self._held[key] = (now, made)
+            while len(self._held) > self._most:
+                self._held.pop(next(iter(self._held)))
+        return made
 
 
 class Processes:
@@ -157,7 +161,9 @@ class Processes:
     def __init__(self, pool: Pool, store: ObjectStore, *, question_s: float) -> None:
         self._pool = pool
         # a signed URL serves as long as the process that is bound to it, and the last question of it
-        self._locate = functools.partial(store.presign, expires_s=MAX_AGE_S + question_s + SIGNED_EXTRA_S)
+        signed_s = SIGNED_AGAIN_S + MAX_AGE_S + question_s + SIGNED_EXTRA_S
+        sign = functools.partial(store.presign, expires_s=signed_s)
+        self._urls = Recent(sign, fresh_s=SIGNED_AGAIN_S, most=SIGNED_KEPT)
 
     def run(
         self, question: Question, grant: Grant, *, query_id: UUID, limits: Limits, cancel: Cancel, export: bool
@@ -166,7 +172,7 @@ class Processes:
             question,
             grant,
             pool=self._pool,
-            locate=self._locate,
+            locate=self._urls.get,
             limits=limits,
             cancel=cancel,
             export=export,
@@ -190,8 +196,8 @@ def make_app(
 
     `query_s` and `task_query_s` are the seconds that a question of a person and of a task may take.
     """
-    state = Database(config.state_url(settings), application_name="trace-query")
-    data = Database(config.data_url(settings), application_name="trace-audit")
+    state = Database(config.state_url(settings), application_name="trace-query", connections=CONNECTIONS)
+    data = Database(config.data_url(settings), application_name="trace-audit", connections=CONNECTIONS)
     store = open_store(
         settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
     )

@@ -1,11 +1,12 @@
-"""Connections to Postgres: one per process, its limits, one transaction at a time, and the named SQL statements."""
+"""Connections to Postgres: one per process or a few, their limits, transactions, and the named SQL statements."""
 
+import select
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 import psycopg
@@ -17,6 +18,7 @@ from psycopg.types.json import set_json_loads
 from state import arrays
 from trace_ray.errors import DatabaseUnavailable, FencedError
 
+Found = TypeVar("Found")
 Row = dict[str, Any]
 Connection = psycopg.Connection[Row]
 
@@ -85,14 +87,24 @@ def ensure_database(url: str, name: str, *, template: str | None = None) -> None
                 conn.execute(statement)
 
 
-class Database:
-    """One connection, opened when it is needed and again after it broke. Safe to share between threads."""
+class ConnectionLost(DatabaseUnavailable):
+    """The connection broke in the middle of a transaction; whether that was committed is unknown."""
 
-    def __init__(self, url: str, *, application_name: str) -> None:
+
+class Database:
+    """A few connections, opened when they are needed and again after they broke. Safe to share between threads.
+
+    A connection that the server ended while nobody used it is noticed and costs nobody anything.
+    """
+
+    def __init__(self, url: str, *, application_name: str, connections: int = 1) -> None:
+        """Open nothing yet. So many transactions as `connections` run at once, the others wait for them."""
         self._url = url
         self._application_name = application_name
-        self._connection: Connection | None = None
+        self._count = connections
+        self._room = threading.BoundedSemaphore(connections)
         self._lock = threading.Lock()
+        self._idle: list[Connection] = []  # the one used last is at the end
 
     @contextmanager
     def transaction(self) -> Generator[Connection]:
@@ -100,20 +112,40 @@ class Database:
 
         Raises:
             FencedError: the epoch that was presented is no longer the newest.
-            DatabaseUnavailable: the connection broke (was it committed? unknown), or a time limit was hit.
+            ConnectionLost: it broke; was it committed? unknown.
+            DatabaseUnavailable: no connection could be opened, or a time limit was hit.
         """
-        with self._lock:
-            if self._connection is None or self._connection.closed:
-                self._connection = connect(self._url, application_name=self._application_name)
-            connection = self._connection
+        with self._transaction(read_only=None) as connection:
+            yield connection
+
+    def read(self, ask: Callable[[Connection], Found]) -> Found:
+        """Return what `ask` finds in a transaction that can change nothing.
+
+        It is called once more when its connection broke, which a transaction that writes must not be. Raises like
+        `transaction`, and what `ask` raises.
+        """
+        try:
+            return self._read(ask)
+        except ConnectionLost:
+            return self._read(ask)
+
+    def _read(self, ask: Callable[[Connection], Found]) -> Found:
+        with self._transaction(read_only=True) as connection:
+            return ask(connection)
+
+    @contextmanager
+    def _transaction(self, *, read_only: bool | None) -> Generator[Connection]:
+        with self._connection() as connection:
             try:
+                connection.read_only = read_only
                 with connection.transaction():
                     yield connection
             except (pg.LockNotAvailable, pg.QueryCanceled, pg.DeadlockDetected) as error:
                 raise DatabaseUnavailable("Postgres is too busy and nothing was changed: try again") from error
-            except (psycopg.OperationalError, pg.AdminShutdown, psycopg.InterfaceError) as error:
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 connection.close()
-                raise DatabaseUnavailable("Postgres went away in the middle of a transaction") from error
+                self._forget_idle()  # a server that went away took them all
+                raise ConnectionLost("Postgres went away in the middle of a transaction") from error
             except (pg.UndefinedTable, pg.InvalidSchemaName) as error:
                 raise DatabaseUnavailable("the database has no trace_ray schema yet: run `trace-ray up`") from error
             except psycopg.Error as error:
@@ -122,10 +154,49 @@ class Database:
                 raise
 
     def close(self) -> None:
+        """Close every connection, the ones in use when their transactions have ended."""
+        for _ in range(self._count):
+            self._room.acquire()
+        self._forget_idle()
+        self._room.release(self._count)
+
+    @contextmanager
+    def _connection(self) -> Generator[Connection]:
+        """Have a connection alone; it comes back unless it broke."""
+        with self._room:
+            connection = self._sound() or connect(self._url, application_name=self._application_name)
+            try:
+                yield connection
+            finally:
+                if not connection.closed:
+                    with self._lock:
+                        self._idle.append(connection)
+
+    def _sound(self) -> Connection | None:
+        """Take the idle connection used last; those that the server ended are closed."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if not _hung_up(connection):
+                return connection
+            connection.close()
+
+    def _forget_idle(self) -> None:
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+
+def _hung_up(connection: Connection) -> bool:
+    """Say whether the server ended an idle connection: it says so, unasked. What else it may say costs a new one."""
+    if connection.closed:
+        return True
+    told = select.poll()
+    told.register(connection.fileno(), select.POLLIN)
+    return bool(told.poll(0))
 
 
 @contextmanager

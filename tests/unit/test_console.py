@@ -8,7 +8,7 @@ from trace_ray import console
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3_599, "59 min 59 s"), (7_500, "2 h 5 min")]
 )
-def test_durations_are_told_as_people_say_them(seconds: float, text: str) -> None:
+def test_durations_are_told_as_query_say_them(seconds: float, text: str) -> None:
     assert console.duration(seconds) == text
 
 

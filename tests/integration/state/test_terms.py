@@ -101,15 +101,3 @@ def test_a_time_limit_is_told_apart_from_a_lost_server(ledger: Ledger, state_url
     with database.transaction() as conn:
         tasks.fence(conn, ledger.epoch, 60)
     database.close()
-
-
-def test_a_broken_connection_is_opened_again(ledger: Ledger, state_url: str) -> None:
-    database = Database(state_url, application_name="trace-test")
-    with database.transaction() as conn:
-        pid = conn.info.backend_pid
-    ledger.conn.execute(b"SELECT pg_terminate_backend(%s::int)", (pid,))
-    with pytest.raises(DatabaseUnavailable), database.transaction() as conn:
-        tasks.fence(conn, ledger.epoch, 60)
-    with database.transaction() as conn:
-        tasks.fence(conn, ledger.epoch, 60)
-    database.close()
