@@ -109,14 +109,25 @@ class Ledgers:
 
     def keep(self, caller: Caller, query_id: UUID, export: Export) -> str:
         key = f"results/{caller.org_id}/{query_id}/result.{export.sha256[:16]}.parquet"
+        kept = StoredResult(query_id, caller.org_id, key, export.rows, export.bytes, export.sha256)
         try:
+            shared = self._share(kept)
+            if shared is not None:
+                return self._store.location(shared.key)
             self._store.put(export.path, key)
         finally:
             export.path.unlink(missing_ok=True)
-        kept = StoredResult(query_id, caller.org_id, key, export.rows, export.bytes, export.sha256)
         with self._data.transaction() as conn:
             audit.save_result(conn, kept, kept_s=config.RESULTS_KEPT_S)
         return self._store.location(key)
+
+    def _share(self, kept: StoredResult) -> StoredResult | None:
+        """Keep a result in the object of an equal one of its organisation, when there is one."""
+        with self._data.transaction() as conn:
+            same = audit.same_content(conn, kept.org_id, kept.digest)
+            if same is None:
+                return None
+            return audit.save_result(conn, replace(kept, key=same.key), kept_s=config.RESULTS_KEPT_S)
 
     def missing(self) -> dict[str, str]:
         """Return which ledger does not answer, by part."""

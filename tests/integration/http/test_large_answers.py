@@ -1,6 +1,8 @@
 """An answer that is too large to send: what fits comes at once, all of it is stored, once, and handed out again."""
 
 import io
+from pathlib import Path
+from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from query.question import MAX_LIMIT
 from tests.integration.http.test_refusals import refused
 from tests.served import Served
+from trace_ray.contracts import OrgId
 
 ROWS = "select range as n, md5(range::varchar) as text from range({rows})"
 
@@ -50,6 +53,20 @@ def test_stored_answer_is_for_who_asked(service: Served) -> None:
     refused(service.get(f"/v1/queries/{answer['query_id']}/result", "nobody"), 401, "UNAUTHENTICATED")
 
 
+def test_equal_answers_of_an_organisation_are_stored_once(service: Served) -> None:
+    sql = "select range as n, 'the same' as text from range(11000) order by n"
+    first, second = (service.ask(sql, service.token(name), limit=MAX_LIMIT).json() for name in ("ann", "bob"))
+    other = service.ask(sql, service.token("eve", org_id=OrgId(uuid4())), limit=MAX_LIMIT).json()
+
+    assert first["query_id"] != second["query_id"]
+    assert first["location"] == second["location"]
+    assert other["location"] != first["location"], "another organisation has its own"
+    for answer, name in ((first, "ann"), (second, "bob")):
+        stored = pq.read_table(io.BytesIO(service.get(answer["result"], service.token(name)).content))
+        assert stored.column("n").to_pylist() == list(range(11_000))
+    assert not list((service.settings.data_dir / "scratch").rglob("*.parquet"))
+
+
 def test_small_answer_has_no_stored_one(service: Served) -> None:
     answer = service.ask("select 1").json()
 
@@ -61,7 +78,8 @@ def test_other_forms_name_the_location_in_a_header(service: Served, form: str) -
     answer = service.ask(ROWS.format(rows=12_000), limit=MAX_LIMIT, format=form)
 
     assert answer.headers["X-Trace-Truncated"] == "true"
-    assert answer.headers["X-Trace-Query-Id"] in answer.headers["X-Trace-Location"]
+    stored = Path(answer.headers["X-Trace-Location"])
+    assert pq.read_table(stored).num_rows == 12_000
 
 
 def test_nothing_is_left_in_the_scratch_directory(service: Served) -> None:
