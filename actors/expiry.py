@@ -1,4 +1,6 @@
-"""Removes stored answers of queries when their time is over: the objects first, then the rows that name them.
+"""Removes stored answers of queries when their time is over, and old rows of the audit.
+
+Of an answer the object goes first, then the row that names it.
 
 Killed in between, the next sweep finds the row again. An object that several answers share stays until the last of
 them expires, and one without a row (its service died before it wrote one) goes when it is as old.
@@ -14,6 +16,7 @@ from trace_ray.storage import ObjectStore, StoredObject
 
 RESULTS: Final = "results/"  # every stored answer lies under it
 BATCH: Final = 50  # objects that are deleted under one lock
+ROWS: Final = 5000  # of the audit, in one transaction
 
 
 def sweep_results(database: Database, store: ObjectStore, *, kept_s: float, dry_run: bool = False) -> int:
@@ -23,6 +26,23 @@ def sweep_results(database: Database, store: ObjectStore, *, kept_s: float, dry_
         StoreUnavailable, DatabaseUnavailable: try again; nothing is half done.
     """
     return _expired(database, store, dry_run=dry_run) + _lost(database, store, kept_s=kept_s, dry_run=dry_run)
+
+
+def sweep_audit(database: Database, *, kept_s: float, dry_run: bool = False) -> int:
+    """Remove the rows of the audit that are older than `kept_s`; return how many that are.
+
+    Raises:
+        DatabaseUnavailable: try again; nothing is half done.
+    """
+    if dry_run:
+        return database.read(lambda conn: audit.old_count(conn, kept_s=kept_s))
+    removed = 0
+    while True:
+        with database.transaction() as conn:
+            batch = audit.forget_old(conn, kept_s=kept_s, limit=ROWS)
+        removed += batch
+        if not batch:
+            return removed
 
 
 def _expired(database: Database, store: ObjectStore, *, dry_run: bool) -> int:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from actors.expiry import sweep_results
+from actors.expiry import sweep_audit, sweep_results
 from state import sweep
 from state.db import Database
 from trace_ray.config import RESULTS_KEPT_S, STAGING_KEPT_S, Settings, data_url, state_url
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 OWNER: Final = "ledger-id.txt"  # key of the object that says whose store it is
 BATCH: Final = 50  # objects that are deleted under one lock: well below the lock timeout of whoever waits
-PAGE: Final = 1000
+DAY_S: Final = 24 * 3600.0
 ATTEMPTS: Final = "attempt-*"
 
 
@@ -35,7 +35,7 @@ ATTEMPTS: Final = "attempt-*"
 class Swept:
     """What was removed, or with `dry_run` would be. `kept` are old objects that are none of this ledger's business.
 
-    `results` are stored answers of queries.
+    `results` are stored answers of queries, `audited` old rows of their audit.
     """
 
     directories: int
@@ -43,6 +43,7 @@ class Swept:
     bytes: int
     kept: int
     results: int = 0
+    audited: int = 0
 
 
 def sweep_staging(staging: Path, *, kept_s: float, dry_run: bool = False) -> int:
@@ -73,6 +74,7 @@ def for_stack(settings: Settings, *, kept_s: float = STAGING_KEPT_S) -> "Sweeper
         kept_s=kept_s,
         staging_kept_s=staging_kept_s(settings, kept_s),
         answers=Database(data_url(settings), application_name="trace-sweeper"),
+        audit_kept_s=settings.audit_kept_days * DAY_S,
     )
 
 
@@ -96,6 +98,7 @@ class Sweeper:
         kept_s: float,
         staging_kept_s: float,
         answers: Database,
+        audit_kept_s: float,
     ) -> None:
         self._database = database
         self._store = store
@@ -103,6 +106,7 @@ class Sweeper:
         self._kept_s = kept_s
         self._staging_kept_s = staging_kept_s
         self._answers = answers
+        self._audit_kept_s = audit_kept_s
 
     def claim_store(self, url: str, *, moved: bool = False) -> None:
         """Tie ledger and object store together, before anything is written.
@@ -141,9 +145,11 @@ class Sweeper:
         while page := list(islice(old, BATCH)):
             swept = self._remove(page, swept, dry_run=dry_run)
         results = sweep_results(self._answers, self._store, kept_s=RESULTS_KEPT_S, dry_run=dry_run)
-        swept = replace(swept, results=results)
-        if swept.directories or swept.objects or results:
-            facts = {"directories": directories, "objects": swept.objects, "bytes": swept.bytes, "results": results}
+        audited = sweep_audit(self._answers, kept_s=self._audit_kept_s, dry_run=dry_run)
+        swept = replace(swept, results=results, audited=audited)
+        facts = {"directories": directories, "objects": swept.objects, "results": results, "audited": audited}
+        if any(facts.values()):
+            facts["bytes"] = swept.bytes
             logger.info("swept", extra=facts)
         return swept
 

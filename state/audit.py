@@ -1,6 +1,7 @@
 """The audit of the query service and its stored results, in database `data`.
 
-Rows are written once and never changed. They hold hashes and numbers: no SQL text, no token, no URL, no value of a row.
+Rows are written once, never changed, and forgotten when they are old. They hold hashes and numbers: no SQL text, no
+token, no URL, no value of a row.
 """
 
 from collections.abc import Collection, Sequence
@@ -64,6 +65,17 @@ def find(conn: Connection, org_id: OrgId, query_id: UUID) -> AuditRow:
     if row is None:
         raise NotFound(f"there is no query {query_id}: take the id from an answer")
     return _row(row)
+
+
+def forget_old(conn: Connection, *, kept_s: float, limit: int) -> int:
+    """Remove up to `limit` of the oldest rows that are older than `kept_s`; return how many that were."""
+    return conn.execute(SQL["forget_old"], {"kept_s": kept_s, "limit": limit}).rowcount
+
+
+def old_count(conn: Connection, *, kept_s: float) -> int:
+    """Return how many rows are older than `kept_s`."""
+    (row,) = conn.execute(SQL["old_count"], {"kept_s": kept_s})
+    return int(row["count"])
 
 
 # --- stored results -----------------------------------------------------------------------------------------------

@@ -252,8 +252,8 @@ def sweep_command(dry_run: bool, hours: float) -> None:
     swept = for_stack(settings, kept_s=hours * 3600).sweep(dry_run=dry_run)
     say(
         f"{'Would remove' if dry_run else 'Removed'} {swept.objects} unpublished objects ({swept.bytes:,} bytes) and "
-        f"{swept.directories} staging directories and {swept.results} expired answers of queries; "
-        f"{swept.kept} old objects are not this ledger's to judge"
+        f"{swept.directories} staging directories, {swept.results} expired answers of queries and {swept.audited} old "
+        f"rows of the audit; {swept.kept} old objects are not this ledger's to judge"
     )
 
 

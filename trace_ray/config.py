@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from trace_ray import channel_settings, jobfile, variables
+from trace_ray import channel_settings, jobfile, s3_settings, variables
 from trace_ray.channel_settings import CHANNEL_VARIABLE, LOOPBACK_VARIABLE
 from trace_ray.channels import Channel, ChannelKind
 from trace_ray.contracts import DEFAULT_ORG, Job, OrgId, S3Credentials
@@ -53,6 +53,7 @@ INLINE_ROWS: Final = 10_000
 INLINE_BYTES: Final = 10 * 1024**2
 DEFAULT_ROWS: Final = 1_000
 RESULTS_KEPT_S: Final = 7 * 24 * 3600.0
+AUDIT_KEPT_DAYS: Final = 400.0  # a year and the time to look back at it
 CAPABILITY_EXTRA_S: Final = 300.0  # a capability token outlives its task's timeout by this
 
 # --- settings -----------------------------------------------------------------------------------------------------
@@ -66,7 +67,7 @@ VARIABLES: Final = (
     "TRACE_DATA_DIR", "TRACE_STATE_DATABASE_URL", "TRACE_DATA_DATABASE_URL", "TRACE_OBJECT_STORE", "TRACE_S3_ENDPOINT",
     "TRACE_ORG_ID", "TRACE_WORKERS", "TRACE_HTTP_PORT", "TRACE_ENGINE", "TRACE_RANGE_TIMEOUT_SECONDS",
     "TRACE_LEASE_SECONDS", "TRACE_TOKEN_KEYS", "TRACE_JWKS_URL", "TRACE_TOKEN_ISSUER", "TRACE_AUDIT_KEY",
-    "TRACE_URL", "TRACE_TOKEN", LOOPBACK_VARIABLE,
+    "TRACE_AUDIT_KEPT_DAYS", "TRACE_URL", "TRACE_TOKEN", LOOPBACK_VARIABLE,
 )  # fmt: skip
 NAMED: Final = {"TRACE_RPC_POOL_": "TRACE_RPC_POOL_<NAME>_URLS", "TRACE_CHANNEL_": "TRACE_CHANNEL_<NAME>_KIND"}
 
@@ -102,6 +103,7 @@ class Settings:
     audit_key: Path | None = None
     channels: Mapping[str, Channel] = field(default_factory=dict[str, Channel])
     alerts_allow_loopback: bool = False
+    audit_kept_days: float = AUDIT_KEPT_DAYS
 
     @property
     def leader_s(self) -> float:
@@ -128,8 +130,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         state_database_url=state,
         data_database_url=data,
         object_store=store,
-        s3_endpoint=_s3_endpoint(reader) if on_s3 else None,
-        s3=_s3_credentials(reader) if on_s3 else None,
+        s3_endpoint=s3_settings.endpoint(reader) if on_s3 else None,
+        s3=s3_settings.credentials(reader) if on_s3 else None,
         rpc_pools=rpc_pools(reader),
         org_id=reader.value("org_id", "TRACE_ORG_ID", variables.org_id, DEFAULT_ORG),
         workers=reader.value("workers", "TRACE_WORKERS", variables.whole(1, 1024), _default_workers()),
@@ -146,6 +148,9 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         audit_key=reader.optional("audit_key", "TRACE_AUDIT_KEY", variables.file),
         channels=channel_settings.channels(reader, allow_loopback=loopback),
         alerts_allow_loopback=loopback,
+        audit_kept_days=reader.value(
+            "audit_kept_days", "TRACE_AUDIT_KEPT_DAYS", variables.number(8, 36_500), AUDIT_KEPT_DAYS
+        ),
         sources=reader.sources,
         warnings=_unknown_variables(reader.environ),
     )
@@ -323,26 +328,6 @@ def _databases(reader: Reader) -> tuple[str | None, str | None]:
         reader.sources["data_database_url"] = "TRACE_STATE_DATABASE_URL"
         return state, state
     return state, data
-
-
-def _s3_endpoint(reader: Reader) -> str | None:
-    names = ("TRACE_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-    variable = next((name for name in names if name in reader.environ), names[0])
-    return reader.optional("s3_endpoint", variable, variables.endpoint)
-
-
-def _s3_credentials(reader: Reader) -> S3Credentials | None:
-    """Return what the shell knows about S3; actors elsewhere have only this and their machine's role."""
-    environ = reader.environ
-    key, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
-    if bool(key) != bool(secret):
-        have, want = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")[:: 1 if key else -1]
-        reader.problems.append(f"{have} is set without {want}: set both, or neither to use the machine's role")
-    profile = None if key else environ.get("AWS_PROFILE")
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    reader.sources["s3"] = "AWS_ACCESS_KEY_ID" if key else "AWS_PROFILE" if profile else "AWS credential chain"
-    found = S3Credentials(key, secret, environ.get("AWS_SESSION_TOKEN") if key else None, region, profile)
-    return None if found == S3Credentials() else found
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:

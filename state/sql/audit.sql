@@ -52,3 +52,15 @@ SELECT DISTINCT key FROM data.query_results WHERE key = ANY(%(keys)s::text[]);
 
 -- name: forget
 DELETE FROM data.query_results WHERE query_id = ANY(%(queries)s::uuid[]);
+
+-- name: forget_old
+-- Remove the oldest rows that are older than they are kept, so many at a time; what another sweeper removes is passed by.
+WITH old AS (
+  SELECT query_id FROM data.query_audit
+  WHERE at < clock_timestamp() - make_interval(secs => %(kept_s)s::float8)
+  ORDER BY at LIMIT %(limit)s::int FOR UPDATE SKIP LOCKED)
+DELETE FROM data.query_audit a USING old WHERE a.query_id = old.query_id;
+
+-- name: old_count
+SELECT count(*) AS count FROM data.query_audit
+WHERE at < clock_timestamp() - make_interval(secs => %(kept_s)s::float8);

@@ -40,6 +40,7 @@ FULL = {
     "TRACE_JWKS_URL": "https://idp.example/jwks.json",
     "TRACE_TOKEN_ISSUER": "https://idp.example",
     "TRACE_AUDIT_KEY": "/srv/trace/audit.key",
+    "TRACE_AUDIT_KEPT_DAYS": "30",
     "RAY_ADDRESS": "127.0.0.1:6379",
 }
 
@@ -92,6 +93,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         jwks_url="https://idp.example/jwks.json",
         token_issuer="https://idp.example",
         audit_key=Path("/srv/trace/audit.key"),
+        audit_kept_days=30.0,
     )
 
 
@@ -199,6 +201,7 @@ KEYS_ELSEWHERE = "holds more than a place: set keys with AWS_ACCESS_KEY_ID and A
         ("TRACE_LEASE_SECONDS", "4", "is out of bounds: write a number from 5 to 3600"),
         ("TRACE_TOKEN_KEYS", f"/nowhere/{KEY}", "names no file that is there: write its whole path"),
         ("TRACE_TOKEN_KEYS", "/", "is a directory: name a file"),
+        ("TRACE_AUDIT_KEPT_DAYS", "7", "is out of bounds: write a number from 8 to 36500"),
         ("TRACE_AUDIT_KEY", "/", "is a directory: name a file"),
         ("TRACE_JWKS_URL", f"idp.example/{KEY}", f"is not an http(s) URL: {HTTP}"),
         (

@@ -18,7 +18,8 @@ from trace_ray.errors import LedgerConflict, NotFound
 from trace_ray.storage import ObjectStore, open_store
 
 OTHER = OrgId(UUID(int=7))
-WEEK_S = 7 * 24 * 3600.0
+DAY_S = 24 * 3600.0
+WEEK_S = 7 * DAY_S
 
 
 def answered(user: str = "alice", *, org_id: OrgId = DEFAULT_ORG, outcome: str = "OK") -> AuditRow:
@@ -96,6 +97,25 @@ def test_organisations_do_not_see_each_other_and_only_operators_see_refused_toke
     for query_id in (theirs.query_id, stranger.query_id, uuid4()):
         with pytest.raises(NotFound, match="there is no query"):
             audit.find(conn, DEFAULT_ORG, query_id)
+
+
+def test_rows_go_when_they_are_older_than_they_are_kept(
+    conn: Connection, state_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "ROWS", 2)  # so that several transactions are needed
+    old = [answered() for _ in range(4)] + [AuditRow(uuid4(), "UNAUTHENTICATED")]
+    young = answered()
+    for row in (*old, young):
+        audit.record(conn, row)
+    ids = [row.query_id for row in old]
+    conn.execute(b"UPDATE data.query_audit SET at = at - interval '30 d' WHERE query_id = ANY(%s::uuid[])", (ids,))
+    database = Database(state_url, application_name="test-expiry")
+    assert expiry.sweep_audit(database, kept_s=31 * DAY_S) == 0
+    assert expiry.sweep_audit(database, kept_s=29 * DAY_S, dry_run=True) == len(old)
+    assert len(audit.recent(conn, DEFAULT_ORG, strangers=True)) == len(old) + 1
+    assert expiry.sweep_audit(database, kept_s=29 * DAY_S) == len(old)
+    database.close()
+    assert [row.query_id for row in audit.recent(conn, DEFAULT_ORG, strangers=True)] == [young.query_id]
 
 
 # --- stored answers -----------------------------------------------------------------------------------------------

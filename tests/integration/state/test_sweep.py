@@ -41,6 +41,7 @@ def sweeper(state_url: str, store: ObjectStore, tmp_path: Path, root: Path) -> S
         kept_s=DAY_S,
         staging_kept_s=DAY_S,
         answers=Database(state_url, application_name="test-sweep"),
+        audit_kept_s=DAY_S,
     )
     made.claim_store(root.as_uri())
     return made
@@ -187,5 +188,7 @@ def test_a_store_that_does_not_answer_leaves_the_ledger_unbound(ledger: Ledger, 
     store = open_store(url, data_dir=tmp_path, s3_endpoint=f"http://127.0.0.1:{free_port()}", s3=who)
     database = Database(state_url, application_name="test-sweep")
     with pytest.raises(StoreUnavailable):
-        Sweeper(database, store, tmp_path, kept_s=DAY_S, staging_kept_s=DAY_S, answers=database).claim_store(url)
+        Sweeper(
+            database, store, tmp_path, kept_s=DAY_S, staging_kept_s=DAY_S, answers=database, audit_kept_s=DAY_S
+        ).claim_store(url)
     assert ledger.one(b"SELECT object_store FROM state.ledger") is None
