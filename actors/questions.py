@@ -35,7 +35,7 @@ FRESH_S: Final = 1.0  # a grant may be so old: a role that was taken away counts
 GRANTS_KEPT: Final = 64
 CONNECTIONS: Final = 4  # to each ledger, as many as questions run at once; the others wait for milliseconds
 SIGNED_EXTRA_S: Final = 60.0  # clocks differ
-SIGNED_AGAIN_S: Final = 240.0  # a URL serves new processes so long; all in all shorter than a role's credentials live
+SIGNED_AGAIN_S: Final = 240.0  # handed out again so long; 15 min in all, which a role's credentials have left
 SIGNED_KEPT: Final = 20_000  # URLs, of half a kilobyte each
 RESULT_URL_S: Final = 300.0  # a stored answer's signed URL
 

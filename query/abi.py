@@ -2,7 +2,8 @@
 
 Data is judged as by Solidity's own decoder (ABI coder v2): a word out of its type's range is malformed, the padding of
 dynamic values is not looked at, what follows the last value is ignored. Data is hostile: pointers may share their
-target, so what is read in all is capped by the length of the data.
+target, so what is read in all is capped by the length of the data. (The library eth-abi, which does not cap it, made
+0.9 GB of 29 KB as `bytes[][]`; 23 KB as `bytes[][][]` did not fit into 3 GiB.)
 """
 
 from collections.abc import Sequence

@@ -135,7 +135,7 @@ class NotGranted(RefusedInput):
 
 
 class TokenMismatch(RefusedInput):
-    """The body names another task or attempt than the token, or the attempt is no longer the running one."""
+    """The body names another task or attempt than the token; that of an ended attempt is refused before (401)."""
 
     code: ClassVar[str] = "TOKEN_MISMATCH"
 

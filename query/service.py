@@ -71,7 +71,7 @@ class Ledger(Protocol):
         ...
 
     def task(self, token: str) -> Held:
-        """Return what a capability token grants; raises Unauthenticated, TokenMismatch for an attempt that is over."""
+        """Return what a capability token grants; raises Unauthenticated, also when its attempt is over."""
         ...
 
     def grant(self, caller: Caller, as_of: int | None) -> Grant:

@@ -257,7 +257,7 @@ def test_attempt_that_ended_asks_no_more(service: Served) -> None:
     token = service.capability(lease, "devnet_blocks")
     service.ledger.fail(failure(lease))
 
-    refused(service.ask_task("select 1", token, lease), 401, "UNAUTHENTICATED")
+    assert refused(service.ask_task("select 1", token, lease), 401, "UNAUTHENTICATED")["reason"] == "ended"
 
 
 def test_object_outside_the_prefixes_of_the_token_is_refused(service: Served) -> None:
