@@ -39,8 +39,8 @@ bench: .venv/dev ## benchmarks; writes docs/reference/benchmarks.md
 chaos: .venv/dev ## hurts the ledger, then the whole stack, each for SECONDS; then breaks rules on purpose. SEED=n, ONLY=part
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
 
-fuzz: .venv/dev ## texts made by chance against the gate, for SECONDS. SEED=n
-	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
+fuzz: .venv/dev ## texts made by chance against the gate, then requests against the service, each for SECONDS. SEED=n, ONLY=part
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
 
 docs: .venv/dev ## generated reference: the JSON Schemas of the job file and of the rule file
 	$(BIN)/python -c 'import json; from trace_ray import config; print(json.dumps(config.job_schema(), indent=2))' \

@@ -27,7 +27,7 @@ from trace_ray.config import Settings
 from trace_ray.contracts import Lease, OrgId
 from trace_ray.key_files import AUDIT_KEY, SECRETS
 
-MOMENT_S = 0.3
+MOMENT_S = 0.3  # enough to see that a bomb goes off
 MINUTE_S = 60.0
 DATASETS = ("devnet_blocks", "devnet_transactions", "devnet_logs")
 SECRET = re.compile(r"[A-Za-z0-9+/_=-]{40,}")  # a key as its file holds it
@@ -74,10 +74,11 @@ class Besieged:
 
 
 @contextmanager
-def besieged(directory: Path, database: str) -> Generator[Besieged]:
+def besieged(directory: Path, database: str, *, moment_s: float = MOMENT_S) -> Generator[Besieged]:
     """Serve a stack in `directory` until the block ends. The prey lies in the object store, beside what is granted.
 
-    The environment of this process, the keys and the ledger hold secrets too.
+    The environment of this process, the keys and the ledger hold secrets too. `moment_s` are the seconds that a
+    question may take where it is hurried.
     """
     settings = settings_for(directory, database)
     with connect(database, application_name="trace-test") as conn, pytest.MonkeyPatch.context() as patch:
@@ -87,8 +88,8 @@ def besieged(directory: Path, database: str) -> Generator[Besieged]:
             with conn.transaction():
                 readers.add_user(conn, OrgId(uuid4()), prey.marker, [])
             with (
-                served(settings, ledger, query_s=MOMENT_S, task_query_s=MINUTE_S) as hurrying_people,
-                served(settings, ledger, query_s=MINUTE_S, task_query_s=MOMENT_S) as hurrying_tasks,
+                served(settings, ledger, query_s=moment_s, task_query_s=MINUTE_S) as hurrying_people,
+                served(settings, ledger, query_s=MINUTE_S, task_query_s=moment_s) as hurrying_tasks,
             ):
                 lease = hurrying_people.running("errand", ttl_s=1800)
                 token, capability = hurrying_people.token(), hurrying_people.capability(lease, *DATASETS)

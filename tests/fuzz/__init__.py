@@ -1,1 +1,1 @@
-"""Fuzzes what strangers reach: `python -m tests.fuzz --seconds 600`. A short form is in tests/integration/query."""
+"""Fuzzes what strangers reach: `python -m tests.fuzz --seconds 600`. Short forms are in tests/integration."""
