@@ -36,17 +36,8 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class QueryRequest(Body):
-    """One question."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"sql": "select count(*) as blocks from devnet_blocks"},
-                {"sql": "from dataset limit 5", "dataset_id": "devnet_logs", "format": "csv"},
-            ]
-        }
-    )
+class QuestionBody(Body):
+    """What every question has."""
 
     sql: str = Field(description="One SELECT in DuckDB's SQL, at most 64 KiB.", min_length=1, repr=False)
     limit: int = Field(DEFAULT_LIMIT, description=f"Rows at the most; values outside 1..{MAX_LIMIT} are clamped.")
@@ -57,10 +48,24 @@ class QueryRequest(Body):
     dataset_id: str | None = Field(
         None, description="A dataset (name or UUID) that is then also the relation `dataset`.", max_length=128
     )
+
+
+class QueryRequest(QuestionBody):
+    """One question of a person."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"sql": "select count(*) as blocks from devnet_blocks"},
+                {"sql": "from dataset limit 5", "dataset_id": "devnet_logs", "format": "csv"},
+            ]
+        }
+    )
+
     dry_run: bool = Field(False, description="Only tell which files the question would read.")
 
 
-class TaskQueryRequest(QueryRequest):
+class TaskQueryRequest(QuestionBody):
     """One question of a task; `task_id` and `attempt` must be those of its token."""
 
     task_id: UUID

@@ -244,6 +244,13 @@ def test_body_that_names_another_attempt_is_refused(service: Served) -> None:
     refused(service.ask_task("select 1", token, lease, task_id=str(UUID(int=7))), 403, "TOKEN_MISMATCH")
 
 
+def test_task_that_asks_for_a_dry_run_is_refused_and_not_run(service: Served) -> None:
+    lease = service.running("dry")
+    token = service.capability(lease, "devnet_blocks")
+
+    refused(service.ask_task("select 1", token, lease, dry_run=True), 400, "BAD_REQUEST")
+
+
 def test_tokens_of_people_and_tasks_are_not_swapped(service: Served) -> None:
     lease = service.running("swapped")
     token = service.capability(lease, "devnet_blocks")
