@@ -28,13 +28,14 @@ TICKS: Final = 40
 RANGES: Final = 2
 HEAD: Final = 10**6
 
+APPLICATION = "chaos-life"  # what the connections of a life are known by
+
 
 class Death:
     """Counts the statements of one database and ends its connection before the n-th."""
 
     def __init__(self, at: int) -> None:
         self._left = at
-        self.database: Database | None = None
 
     @property
     def came(self) -> bool:
@@ -45,7 +46,7 @@ class Death:
         execute = psycopg.Cursor[Any].execute
 
         def counted(cursor: psycopg.Cursor[Any], *arguments: Any, **options: Any) -> psycopg.Cursor[Any]:
-            mine = self.database is not None and cursor.connection is self.database._connection
+            mine = cursor.connection.info.parameter_status("application_name") == APPLICATION
             if mine and not self.came:
                 self._left -= 1
                 if self.came:
@@ -85,8 +86,7 @@ class Life:
 
     def _take_over(self) -> Dispatcher:
         self._processes += 1
-        database = Database(self._arena.url, application_name="chaos-schedule")
-        self._death.database = self._arena.enter_context(closing(database))
+        database = self._arena.enter_context(closing(Database(self._arena.url, application_name=APPLICATION)))
         core = Dispatcher(database, holder=f"one/chaos/{self._processes}", timing=TIMING)
         assert core.lead(), "a dispatcher of the same cluster takes over at once"
         core.recover({WORKER: list(self._outcomes)}, ())
