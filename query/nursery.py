@@ -22,7 +22,12 @@ class Nursery:
         self._zygote: Zygote | None = None
 
     def start(self) -> Child | None:
-        """Start one worker, and the zygote before it where there is none; None when this machine cannot."""
+        """Start one worker, and the zygote before it where none lives; None when this machine cannot."""
+        was_there = self._zygote is not None
+        child = self._fork()
+        return self._fork() if child is None and was_there else child
+
+    def _fork(self) -> Child | None:
         try:
             if self._zygote is None:
                 self._zygote = Zygote()
@@ -36,16 +41,21 @@ class Nursery:
             self.close()
             return None
 
-    def bury(self, child: Child) -> None:
-        """End one process, wait for it, and remove what it spilled."""
+    def bury(self, child: Child) -> bool:
+        """End one process, and remove what it spilled once it has ended; say whether it has.
+
+        Memory takes a while to be given back, longer with a low priority; nobody waits for that.
+        """
         child.kill()
         if self._zygote is not None:
             try:
-                self._zygote.reap(child.pid)
+                if not self._zygote.reap(child.pid):
+                    return False
             except (OSError, ProtocolBroken, OutOfTime):
                 self.close()
         child.bury()
         shutil.rmtree(child.spill, ignore_errors=True)
+        return True
 
     def close(self) -> None:
         """End the zygote, or one that does not answer. Its workers die with it; a pool finds each dead."""

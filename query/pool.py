@@ -2,7 +2,8 @@
 
 A worker is fresh (confined and connected), then of one organisation (it has seen a statement), then bound to exact
 objects, for good; it never serves another organisation or other objects. `size` questions run at once, and one process
-more stands by. A thread of its own (the keeper) starts and buries processes, so that no question waits for that.
+more stands by. A thread of its own (the keeper) starts and buries processes, so that no question waits for that; the
+warden has long questions make way for short ones.
 """
 
 import threading
@@ -10,21 +11,23 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from query import confine
+from query import confine, lanes
 from query.cancel import Cancel
 from query.nursery import Nursery
 from query.process import Child, Reach
 from query.protocol import OutOfTime, ProtocolBroken
 from query.question import Limits
-from query.refusals import QueryCancelled, QueueFull, WorkerUnavailable
+from query.refusals import Displaced, QueryCancelled, QueueFull, WorkerUnavailable
 from query.scratch import Scratch
 from query.spawn import START_S
+from query.tickets import PoolStats, Ticket
 from query.verdicts import Verdicts
+from query.warden import Warden
 from trace_ray.contracts import OrgId
 
 SIZE: Final = 4
@@ -34,34 +37,10 @@ WAIT_S: Final = 2.0
 ATTEMPTS: Final = 3  # fresh workers that die before they are asked, by an out-of-memory kill for example
 MAX_USES: Final = 200
 MAX_AGE_S: Final = 300.0  # since it was bound; signed URLs must live as long and for one question more
+DYING_S: Final = 0.01
 CLOSE_S: Final = 5.0  # for those who lease a worker that is ended to notice
 MIB: Final = 1024**2
 UNABLE: Final = "a query process cannot be started here: free some memory or disk space, or run `trace-ray doctor`"
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStats:
-    """What a pool holds, and what has happened since it began."""
-
-    busy: int
-    idle: int
-    fresh: int
-    waiting: int
-    started: int
-    recycled: int
-    killed: int
-    refused: int
-
-
-@dataclass(eq=False, slots=True)
-class _Ticket:
-    """One question that waits. Without `key` any worker will do that has seen no other organisation."""
-
-    org_id: OrgId
-    key: bytes | None
-    granted: threading.Event = field(default_factory=threading.Event)
-    child: Child | None = None
-    failed: bool = False
 
 
 class Pool:
@@ -84,8 +63,8 @@ class Pool:
             scratch: A directory for what workers spill and for exports; may be shared with other pools.
             reach: What holds the objects of every grant: a directory, or a store.
             standby: Whether processes are started ahead; without it one starts when a question needs it.
-            whole: Up to so many objects a worker is bound to all of a question's datasets, so that questions about
-                other blocks of them can reuse it; above, to the objects of that question.
+            whole: Up to so many objects a worker is bound to all of a grant, so that it can serve every question of
+                that grant; above, to the question's datasets, and where these have more, to its objects.
 
         Raises:
             WorkerUnavailable: there is no room in `scratch`.
@@ -97,8 +76,9 @@ class Pool:
         self._standby = standby
         self._most_waiting = waiting
         self._capacity = size + 1 if standby else size
-        self._changed = threading.Condition()
-        self._waiting: list[_Ticket] = []
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._waiting: list[Ticket] = []
         self._fresh: deque[Child] = deque()
         self._idle: list[Child] = []  # the one used last is at the end
         self._busy: set[Child] = set()
@@ -114,6 +94,7 @@ class Pool:
         self._nursery = Nursery(self._scratch, reach, limits)
         self._keeper = threading.Thread(target=self._keep, name="query-keeper", daemon=True)
         self._keeper.start()
+        self._warden = Warden(lock, self._busy, self._waiting, size=size)
 
     def __enter__(self) -> Self:
         return self
@@ -133,6 +114,7 @@ class Pool:
                 ticket.failed = True
                 ticket.granted.set()
             self._changed.notify_all()
+        self._warden.close()
         self._keeper.join()
         self._scratch.close()
 
@@ -147,6 +129,7 @@ class Pool:
                 recycled=self._recycled,
                 killed=self._killed,
                 refused=self._refused,
+                displaced=self._warden.displaced,
             )
 
     def fits(self, limits: Limits) -> bool:
@@ -169,26 +152,36 @@ class Pool:
     # --- leasing --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def lease(self, org_id: OrgId, key: bytes | None, *, cancel: Cancel | None = None) -> Generator[Child]:
+    def lease(
+        self, org_id: OrgId, key: bytes | None, *, cancel: Cancel | None = None, long: bool = False
+    ) -> Generator[Child]:
         """Have a worker for one question: one bound to `key`, or one that may still be bound to it.
+
+        Args:
+            long: Whether the question has given way before; then it waits among the long ones.
 
         Raises:
             QueueFull: too many wait, or this one waited too long.
             QueryCancelled
             WorkerUnavailable: no process could be started and confined.
+            Displaced: the question has to make way for short ones; ask once more with `long`.
         """
         cancel = cancel or Cancel()
-        child = self._living(org_id, key, cancel)
+        child = self._living(Ticket(org_id, key, long), cancel)
         try:
             with cancel.waking(child.kill):
                 yield child
+        except (ProtocolBroken, OutOfTime, OSError) as error:
+            if child.displaced and not cancel.is_set():
+                raise Displaced from error
+            raise
         finally:
             self._release(child)
 
-    def _living(self, org_id: OrgId, key: bytes | None, cancel: Cancel) -> Child:
+    def _living(self, wanted: Ticket, cancel: Cancel) -> Child:
         """Have a worker that has said HELLO. One that died before costs no question."""
         for _ in range(self._capacity + ATTEMPTS):  # all that stood by may have died at once
-            child = self._wait(_Ticket(org_id, key), cancel)
+            child = self._wait(replace(wanted, granted=threading.Event()), cancel)
             try:
                 self._greet(child)
             except (ProtocolBroken, OutOfTime):
@@ -197,23 +190,27 @@ class Pool:
                 self._release(child)
                 raise
             if child.is_sound():
+                with self._changed:
+                    self._warden.begin(child)
                 return child
             self._release(child)
         raise WorkerUnavailable("the query process cannot start: run `trace-ray doctor`")
 
-    def _wait(self, ticket: _Ticket, cancel: Cancel) -> Child:
+    def _wait(self, ticket: Ticket, cancel: Cancel) -> Child:
         """Stand in the queue until a worker is granted."""
         with self._changed:
             if self._closed:
                 raise WorkerUnavailable("the query service is stopping: ask again in a moment")
-            theirs = sum(other.org_id == ticket.org_id for other in self._waiting)
-            if len(self._waiting) >= self._most_waiting or theirs >= max(1, self._most_waiting // 2):
+            alike = [other for other in self._waiting if other.long == ticket.long]
+            theirs = sum(other.org_id == ticket.org_id for other in alike)
+            most = lanes.LONG_WAITING if ticket.long else self._most_waiting
+            if len(alike) >= most or theirs >= max(1, most // 2):
                 self._refused += 1
                 raise QueueFull("too many questions are waiting: ask again in a few seconds")
             self._waiting.append(ticket)
             self._match()
         with cancel.waking(ticket.granted.set):
-            if not ticket.granted.wait(WAIT_S) and self._has_room():
+            if not ticket.granted.wait(lanes.LONG_WAIT_S if ticket.long else WAIT_S) and self._has_room(ticket):
                 ticket.granted.wait(START_S)  # nobody else is in the way: a process is just starting
         with self._changed:
             if ticket in self._waiting:
@@ -229,28 +226,34 @@ class Pool:
             raise WorkerUnavailable(UNABLE)
         raise QueueFull("every query process is busy: ask again in a few seconds")
 
-    def _has_room(self) -> bool:
+    def _has_room(self, ticket: Ticket) -> bool:
         with self._changed:
-            return len(self._busy) < self.size
+            return lanes.has_room(self._busy, size=self.size, long=ticket.long, now=time.monotonic())
 
     def _match(self) -> None:
         """Grant what can be granted: to the organisation with the fewest running questions, then in order."""
         while self._waiting and len(self._busy) < self.size:
             running = Counter(child.org_id for child in self._busy)
             for ticket in sorted(self._waiting, key=lambda waiting: running[waiting.org_id]):
-                child = self._find(ticket)
+                child = self._find(ticket) if self._has_room(ticket) else None
                 if child is not None:
-                    self._waiting.remove(ticket)
-                    self._busy.add(child)
-                    child.org_id = ticket.org_id
-                    ticket.child = child
-                    ticket.granted.set()
+                    self._grant(ticket, child)
                     break
             else:
                 break
         self._changed.notify_all()
+        if self._waiting:
+            self._warden.somebody_waits()
 
-    def _find(self, ticket: _Ticket) -> Child | None:
+    def _grant(self, ticket: Ticket, child: Child) -> None:
+        self._waiting.remove(ticket)
+        self._busy.add(child)
+        child.org_id = ticket.org_id
+        child.leased_at, child.long = time.monotonic() + START_S, ticket.long  # its start may take a while
+        ticket.child = child
+        ticket.granted.set()
+
+    def _find(self, ticket: Ticket) -> Child | None:
         """Take a worker that may serve the ticket out of those that do nothing."""
         choices: tuple[Callable[[Child], bool], ...] = (
             lambda child: child.org_id == ticket.org_id and (ticket.key is None or _key(child) == ticket.key),
@@ -298,7 +301,7 @@ class Pool:
 
     def _is_worn(self, child: Child) -> bool:
         aged = child.binding is not None and time.monotonic() > child.bound_at + MAX_AGE_S
-        return aged or child.uses >= MAX_USES or child.rss_bytes() > self.limits.rss_mb * MIB
+        return aged or child.slowed or child.uses >= MAX_USES or child.rss_bytes() > self.limits.rss_mb * MIB
 
     def _retire(self, child: Child) -> None:
         """Leave a worker to the keeper."""
@@ -330,7 +333,8 @@ class Pool:
         for child in [child for child in self._fresh if not child.is_sound()]:
             self._fresh.remove(child)
             self._retire(child)
-        alive = len(self._fresh) + len(self._idle) + len(self._busy) + len(self._dying)
+        dying = max(0, len(self._dying) - self.size)  # those that were killed and hold memory: few, but not in the way
+        alive = len(self._fresh) + len(self._idle) + len(self._busy) + dying
         wanted = self._standby and not self._unable
         if not self._fresh and (wanted or self._waiting):
             if alive >= self._capacity and self._idle:
@@ -361,25 +365,28 @@ class Pool:
             self._waiting.clear()
 
     def _bury(self) -> None:
+        """Bury the first of the dying that has ended; where none has, let a moment pass."""
         with self._changed:
-            child = self._dying[0]
-        self._nursery.bury(child)
+            dying = list(self._dying)
+        buried = next((child for child in dying if self._nursery.bury(child)), None)
         with self._changed:
-            self._dying.popleft()
+            if buried is None:
+                self._changed.wait(DYING_S)
+            else:
+                self._dying.remove(buried)
 
     def _end(self) -> None:
         with self._changed:
             for child in self._busy:
                 child.kill()  # whoever leases it wakes up and gives it back
             self._changed.wait_for(lambda: not self._busy, CLOSE_S)
-            everyone = [*self._fresh, *self._idle, *self._busy, *self._dying]
+            self._dying.extend([*self._fresh, *self._idle, *self._busy])
             self._fresh.clear()
             self._idle.clear()
-            self._dying.clear()
-        for child in everyone:
-            self._dying.append(child)
+        give_up = time.monotonic() + CLOSE_S
+        while self._dying and time.monotonic() < give_up:
             self._bury()
-        self._nursery.close()
+        self._nursery.close()  # with it ends whatever is left
 
 
 def _key(child: Child) -> bytes | None:

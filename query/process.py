@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ HEADER: Final = {"columns": list}
 DONE: Final = {"rows": int, "truncated": bool}
 REFUSED: Final = {"reason": str, "position": int, "name": str}
 HARMLESS: Final = frozenset({Code.SQL_ERROR, Code.RESULT_TOO_LARGE})  # the process goes on after these
+PROCESS_CPU: Final = 2  # with a process id, the number of its CPU clock: CPUCLOCK_SCHED in Linux
+BACKGROUND: Final = 10  # a tenth of the CPU of others; at the lowest priority a killed process takes seconds to end
 FAIL: Final = {"code": str, "help": str, "names": list, "position": int}
 
 
@@ -83,9 +86,14 @@ class Child:
         self.binding: Binding | None = None
         self.bound_at = time.monotonic()
         self.uses = 0
+        self.leased_at = self.bound_at  # of the question that it serves, or served last
+        self.long = False  # that question began among the long ones
+        self.displaced = False  # that question has to make way
+        self.slowed = False  # for good: a process may not raise its own priority again
         self._socket = connection
         self._channel = Channel(connection)
         self._places: dict[str, int] = {}
+        self._cpu_before = 0.0
         self._alive = threading.Lock()
         self._reaped = False
 
@@ -101,6 +109,39 @@ class Child:
                 os.kill(self.pid, signal.SIGKILL)
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+    def begin(self) -> None:
+        """Count the time of a question from now on."""
+        self.leased_at = time.monotonic()
+        self._cpu_before = self._cpu()
+
+    @property
+    def cpu_s(self) -> float:
+        """How much CPU the question has used."""
+        return self._cpu() - self._cpu_before
+
+    def _cpu(self) -> float:
+        if sys.platform != "linux":
+            return time.monotonic()  # no other process's clock can be read: at most so much
+        with self._alive, contextlib.suppress(OSError):
+            if not self._reaped:
+                return time.clock_gettime((~self.pid << 3) | PROCESS_CPU)
+        return 0.0
+
+    def displace(self) -> None:
+        """End the process, and with it a question that will be asked again."""
+        self.displaced = True
+        self.kill()
+
+    def slow_down(self) -> None:
+        """Leave the CPU to all others from now on."""
+        with self._alive:
+            if self.slowed or self._reaped:
+                return
+            self.slowed = True
+            with contextlib.suppress(OSError):  # it has just died
+                for thread in Path(f"/proc/{self.pid}/task").iterdir():  # the kernel gives priorities to threads
+                    os.setpriority(os.PRIO_PROCESS, int(thread.name), BACKGROUND)
 
     def bury(self) -> None:
         """Let go of a process that was killed and waited for: from now on its id may be another's."""

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import ClassVar, Final
 
-from trace_ray.errors import FatalError, RefusedInput
+from trace_ray.errors import FatalError, RefusedInput, TransientError
 
 
 class Reason(StrEnum):
@@ -120,6 +120,10 @@ class QueueFull(FatalError):
     """All query processes are busy and none came free in time. Asking again later helps."""
 
     code: ClassVar[str] = "QUEUE_FULL"
+
+
+class Displaced(TransientError):
+    """A long question has to make way for short ones; it is run once more, among the long ones. No asker sees this."""
 
 
 class QueryCancelled(FatalError):

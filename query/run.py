@@ -3,10 +3,10 @@
 import hashlib
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID, uuid4
 
 from query.cancel import Cancel
@@ -18,6 +18,7 @@ from query.protocol import OutOfTime, ProtocolBroken
 from query.prune import select_files
 from query.question import MAX_LIMIT, Answer, Column, DatasetPlan, DryRun, Limits, Question, SnapshotEntry
 from query.refusals import (
+    Displaced,
     QueryCancelled,
     QueryFailed,
     QueryMemory,
@@ -34,6 +35,8 @@ from trace_ray.errors import StoreUnavailable
 
 DEFAULT_LIMITS: Final = Limits()
 ALL_ROWS: Final = 2**62
+
+Found = TypeVar("Found", Answer, DryRun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,14 @@ class _Task:
     cancel: Cancel
     query_id: UUID
     started: float = field(default_factory=time.monotonic)
+    long: bool = False
+
+    def lease(self, key: bytes | None) -> AbstractContextManager[Child]:
+        return self.pool.lease(self.grant.org_id, key, cancel=self.cancel, long=self.long)
+
+    def begin_again(self) -> None:
+        """Start over among the long questions, with all the time that a question has."""
+        self.long, self.clock.end = True, None
 
 
 def run(
@@ -109,18 +120,7 @@ def run(
         WorkerUnavailable: no worker could be started and confined.
     """
     task = _task(question, grant, pool, limits=limits, cancel=cancel, query_id=query_id)
-    with _explained(task):
-        asked = _asked(task)
-        judged = pool.verdicts.get(asked)
-        if judged is None:
-            with pool.lease(grant.org_id, None, cancel=task.cancel) as child:
-                judged = _judge(task, asked, child)
-                read = _read(grant, judged.verdict, pool.whole)
-                if child.binding is None or child.binding.key == read.key():
-                    return _answer(task, child, judged, read, locate, export=export)
-        read = _read(grant, judged.verdict, pool.whole)
-        with pool.lease(grant.org_id, read.key(), cancel=task.cancel) as child:
-            return _answer(task, child, judged, read, locate, export=export)
+    return _patiently(task, lambda: _run(task, locate, export=export))
 
 
 def once(
@@ -146,13 +146,40 @@ def plan(
 ) -> DryRun:
     """Say what a question would read. It is judged and pruned; nothing is signed or run. Raises like `run`."""
     task = _task(question, grant, pool, limits=limits, cancel=cancel)
+    return _patiently(task, lambda: _plan(task))
+
+
+def _patiently(task: _Task, act: Callable[[], Found]) -> Found:
+    """Act, and once more from the beginning when the question had to make way: nothing of it was handed out."""
     with _explained(task):
-        asked = _asked(task)
-        judged = pool.verdicts.get(asked)
-        if judged is None:
-            with pool.lease(grant.org_id, None, cancel=task.cancel) as child:
-                judged = _judge(task, asked, child)
-        read = _read(grant, judged.verdict, pool.whole)
+        try:
+            return act()
+        except Displaced:
+            task.begin_again()
+            return act()
+
+
+def _run(task: _Task, locate: Callable[[str], str], *, export: bool) -> Answer:
+    asked = _asked(task)
+    judged = task.pool.verdicts.get(asked)
+    if judged is None:
+        with task.lease(None) as child:
+            judged = _judge(task, asked, child)
+            read = _read(task.grant, judged.verdict, task.pool.whole)
+            if child.binding is None or child.binding.key == read.key():
+                return _answer(task, child, judged, read, locate, export=export)
+    read = _read(task.grant, judged.verdict, task.pool.whole)
+    with task.lease(read.key()) as child:
+        return _answer(task, child, judged, read, locate, export=export)
+
+
+def _plan(task: _Task) -> DryRun:
+    asked = _asked(task)
+    judged = task.pool.verdicts.get(asked)
+    if judged is None:
+        with task.lease(None) as child:
+            judged = _judge(task, asked, child)
+    read = _read(task.grant, judged.verdict, task.pool.whole)
     return DryRun(tuple(_planned(dataset, read, judged.verdict) for dataset in read.datasets))
 
 
@@ -191,8 +218,8 @@ def _read(grant: Grant, verdict: Verdict, most_whole: int) -> _Read:
                 Code.SQL_ERROR, None, f"{dataset.name} has no published range yet: wait for its first one"
             )
         files[dataset.name] = select_files(dataset.files, verdict.block_ranges[dataset.name])
-    whole = sum(len(dataset.files) for dataset in named) <= most_whole
-    bound = [dataset.files for dataset in named] if whole else list(files.values())
+    choices = ([dataset.files for dataset in grant.datasets], [dataset.files for dataset in named])
+    bound = next((listed for listed in choices if sum(map(len, listed)) <= most_whole), list(files.values()))
     return _Read(named, files, tuple(sorted({file.key for chosen in bound for file in chosen})))
 
 

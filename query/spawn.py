@@ -22,7 +22,7 @@ ENVIRONMENT: Final = {
 }
 BOOT: Final = "import sys; sys.path[:] = sys.argv[1:]; from query.zygote import main; main()"
 START_S: Final = 20.0  # its imports on a machine under load
-ANSWER_S: Final = 10.0  # it only forks, and waits for the killed; a large process takes a while to end
+ANSWER_S: Final = 10.0  # it only forks, and collects the killed
 EXIT_S: Final = 5.0
 
 
@@ -84,11 +84,11 @@ class Zygote:
             ours.close()
             raise
 
-    def reap(self, pid: int) -> int:
-        """Wait for a worker that was killed; return how it ended, as `subprocess` does."""
+    def reap(self, pid: int) -> bool:
+        """Collect a worker that was killed; say whether it has ended."""
         deadline = time.monotonic() + ANSWER_S
         self._channel.send_json(Kind.REAP, {"pid": pid}, deadline=deadline)
-        return integer(fields(self._expect(Kind.REAPED, deadline), {"status": int})["status"])
+        return fields(self._expect(Kind.REAPED, deadline), {"ended": bool})["ended"] is True
 
     def close(self) -> None:
         """End the zygote, and with it every worker."""

@@ -5,7 +5,6 @@ the engine; it holds no data and hears only the service.
 """
 
 import os
-import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -65,12 +64,12 @@ def be_worker(descriptor: int, setup: Mapping[str, Json], zygote: int) -> None:
         os._exit(1)
 
 
-def reap(pid: int) -> int:
-    """Wait for a worker that the service has killed; return how it ended."""
+def reap(pid: int) -> bool:
+    """Collect a worker that the service has killed; say whether it has ended."""
     try:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
-        return -signal.SIGKILL
+        return True
 
 
 def main() -> None:
@@ -86,6 +85,6 @@ def main() -> None:
         if kind is Kind.FORK:
             fork(channel, control, fields(payload, worker.SETUP))
         elif kind is Kind.REAP:
-            channel.send_json(Kind.REAPED, {"status": reap(integer(fields(payload, REAP)["pid"]))})
+            channel.send_json(Kind.REAPED, {"ended": reap(integer(fields(payload, REAP)["pid"]))})
         else:
             raise ProtocolBroken("not a task of the zygote")

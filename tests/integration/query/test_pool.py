@@ -43,11 +43,28 @@ def test_second_question_over_the_same_objects_finds_a_bound_worker(desk: Desk) 
     assert desk.pool.stats().recycled == 0
 
 
+def test_one_worker_serves_every_question_of_a_grant(desk: Desk) -> None:
+    desk.ask("select count(*) from devnet_blocks")
+    assert desk.ask("select count(*) from devnet_logs").warm
+    assert desk.ask("select count(*) from devnet_logs l join devnet_blocks b using (block_number)").warm
+    assert desk.ask("select 1").warm
+    assert desk.pool.stats().recycled == 0
+
+
 def test_other_objects_get_another_worker(desk: Desk) -> None:
+    """Who may read less never gets a worker that can read more, nor the other way round."""
+    less = Grant(desk.store.grant.org_id, desk.store.grant.datasets[:1])
+    desk.ask("select count(*) from devnet_blocks")
+    assert not desk.ask("select count(*) from devnet_blocks", grant=less).warm
+    assert desk.ask("select max(block_number) from devnet_blocks", grant=less).warm
+    assert desk.ask("select max(block_number) from devnet_blocks").warm
+
+
+def test_grant_of_many_objects_binds_those_of_the_question(desk: Desk) -> None:
+    desk.pool.whole = 6  # each dataset has as many
     desk.ask("select count(*) from devnet_blocks")
     assert not desk.ask("select count(*) from devnet_logs").warm
     assert desk.ask("select max(block_number) from devnet_blocks").warm
-    assert not desk.ask("select count(*) from devnet_logs l join devnet_blocks b using (block_number)").warm
 
 
 def test_two_organisations_never_share_a_worker(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,68 @@
+"""Who has to make way for whom in a pool: short questions for nobody, long ones for those that wait. Pure.
+
+How long a question will take is not known before it runs, so each one begins as a short one. It is long when it has
+used the CPU for `CPU_S` or held its place for `PLACE_S`. Long questions leave the CPU to the others, and hold at most
+half of the places while somebody waits: the one above that which has lost the least gives its place up, waits among the
+long ones, and is run again from its beginning. That happens to a question once.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final, Protocol, TypeVar
+
+CPU_S: Final = 0.2  # twenty times what a question about some blocks takes, eight times what a new process takes
+PLACE_S: Final = 0.5  # waiting for a store, or for a CPU that others use
+LONG_WAIT_S: Final = 20.0  # that a question waits among the long ones; with its own 60 s less than clients wait
+LONG_WAITING: Final = 16  # questions in that queue; each holds a thread of the service
+
+
+class Running(Protocol):
+    """A question that holds a process.
+
+    `leased_at` is since when, `cpu_s` how much CPU it has used; `long`: it began among the long ones; `displaced`: it
+    is giving its place up.
+    """
+
+    @property
+    def leased_at(self) -> float: ...
+    @property
+    def cpu_s(self) -> float: ...
+    @property
+    def long(self) -> bool: ...
+    @property
+    def displaced(self) -> bool: ...
+
+
+R = TypeVar("R", bound=Running)
+
+
+def most_long(size: int) -> int:
+    """Return how many of `size` places long questions may hold while somebody waits."""
+    return max(1, size // 2)
+
+
+def is_long(one: Running, now: float) -> bool:
+    held = now - one.leased_at
+    return one.long or held >= PLACE_S or (held >= CPU_S / 2 and one.cpu_s >= CPU_S)
+
+
+def has_room(running: Collection[Running], *, size: int, long: bool, now: float) -> bool:
+    """Say whether one more question may run; a long one only beside few enough of its kind."""
+    if len(running) >= size:
+        return False
+    return not long or sum(is_long(one, now) for one in running) < most_long(size)
+
+
+def victims(running: Collection[R], *, waiting: int, size: int, now: float) -> Sequence[R]:
+    """Return which questions give way to so many short ones that wait, the one that ran for the shortest time first."""
+    free = size - len(running)
+    leaving = sum(one.displaced for one in running)
+    long = [one for one in running if is_long(one, now) and not one.displaced]
+    above = len(long) - most_long(size)
+    first_time = sorted((one for one in long if not one.long), key=lambda one: one.leased_at, reverse=True)
+    return first_time[: max(0, min(above, waiting - free - leaving))]
+
+
+def next_look(running: Collection[Running], now: float) -> float | None:
+    """Return in how many seconds a question may have become long; None when none can."""
+    short = [one.leased_at - now for one in running if not is_long(one, now)]
+    return min((min(max(CPU_S / 2, began + CPU_S / 2), began + PLACE_S) for began in short), default=None)
