@@ -29,7 +29,7 @@ DONE: Final = {"rows": int, "truncated": bool}
 REFUSED: Final = {"reason": str, "position": int, "name": str}
 HARMLESS: Final = frozenset({Code.SQL_ERROR, Code.RESULT_TOO_LARGE})  # the process goes on after these
 PROCESS_CPU: Final = 2  # with a process id, the number of its CPU clock: CPUCLOCK_SCHED in Linux
-BACKGROUND: Final = 10  # a tenth of the CPU of others; at the lowest priority a killed process takes seconds to end
+BACKGROUND: Final = 5  # a third of the CPU of others; lower, other work of the machine would starve it
 FAIL: Final = {"code": str, "help": str, "names": list, "position": int}
 
 

@@ -60,7 +60,7 @@ def test_more_questions_than_processes_wait_or_are_told_to_come_back(service: Se
     answers: list[httpx.Response] = []
 
     def ask() -> None:
-        sql = "select sum(a.range * b.range) from range(30000) a, range(10000) b"
+        sql = "select sum(a.range * b.range) from range(12000) a, range(12000) b"
         answers.append(service.ask(sql, token))
 
     asking = [threading.Thread(target=ask) for _ in range(12)]
