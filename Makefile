@@ -7,7 +7,7 @@ TEST_WORKERS ?= 2
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: demo test coverage check bench chaos fuzz format docs lock clean
+.PHONY: demo test coverage check bench load chaos fuzz format docs lock clean
 
 demo: .venv/run ## the whole system on this machine; EXIT=1 stops it at the end
 	@$(BIN)/trace-ray demo $(if $(EXIT),--exit)
@@ -35,6 +35,9 @@ format: .venv/dev
 
 bench: .venv/dev ## benchmarks; writes docs/reference/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
+
+load: .venv/dev ## 32 clients, half of them attackers, against the query service for SECONDS; writes nothing. SEED=n
+	$(BIN)/python -m tests.load --seconds $(SECONDS) --seed $(SEED)
 
 chaos: .venv/dev ## hurts the ledger, then the whole stack, each for SECONDS; then breaks rules on purpose. SEED=n, ONLY=part
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) $(if $(ONLY),--only $(ONLY))

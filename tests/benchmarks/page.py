@@ -23,6 +23,11 @@ Written by `make bench` (`python -m tests.benchmarks`); the figures are those of
 everything below, the RPC server too, shares its cores. `--quick` is a short form that writes nothing.
 """
 
+HTTP = """\
+Ray Serve against the same app under bare uvicorn, by turns; the question reads two files. *Throughput* and *p50* say
+how Serve does against uvicorn: at 1 it costs nothing. More on [questions](benchmarks-query.md).
+"""
+
 METHOD = (
     """
     Both sides read the same {blocks:,} blocks of the devnet's chain, {rows}, from the same RPC server on the same
@@ -73,11 +78,11 @@ def machine() -> Machine:
     )
 
 
-def write(where: Machine, sync: Report, ledger: LedgerRate) -> str:
+def write(where: Machine, sync: Report, ledger: LedgerRate, http: str) -> str:
     """Return the page."""
     parts = [HEAD, _machine(where), "## A whole sync against Cryo\n", _method(sync), _ratios(sync)]
     parts += ["## Where the time goes\n", _cpu(sync), _stages(sync), "## Memory\n", _memory(sync)]
-    parts += ["## The ledger\n", _ledger(ledger)]
+    parts += ["## The ledger\n", _ledger(ledger), "## Queries over HTTP\n", HTTP, http]
     return "\n".join(parts)
 
 
