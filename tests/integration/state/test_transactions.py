@@ -3,10 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from state.db import Database
-from trace_ray.errors import DatabaseUnavailable
 
 BACKEND = b"SELECT pg_backend_pid() AS pid"
 
@@ -58,8 +55,6 @@ def test_broken_connection_is_replaced_and_the_others_go_on(state_url: str) -> N
         stays = kept.execute(BACKEND).fetchall()[0]["pid"]
         doomed = backend(database)
         kept.execute(b"SELECT pg_terminate_backend(%s::int, 5000)", (doomed,))
-        with pytest.raises(DatabaseUnavailable):
-            backend(database)
         assert backend(database) not in {doomed, stays}
         assert kept.execute(BACKEND).fetchall()[0]["pid"] == stays
     database.close()
