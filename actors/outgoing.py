@@ -81,11 +81,10 @@ def post(
         judge: Says what status and headers (names in lower case) of an answer mean.
     """
     line = _Line(network, place)
-    named = f"[{place.host}]" if ":" in place.host else place.host
     url = httpcore.URL(  # not parsed a second time: two parsers may see two hosts in one text
         scheme=place.scheme.encode(), host=place.host.encode(), port=place.port, target=place.target.encode()
     )
-    sent = {**headers, "Host": f"{named}:{place.port}", "Accept": "*/*", "Connection": "close"}
+    sent = {**headers, "Host": place.authority, "Accept": "*/*", "Connection": "close"}
     try:
         with (
             httpcore.ConnectionPool(network_backend=line, ssl_context=network.tls, retries=0) as pool,

@@ -68,6 +68,12 @@ class Destination:
     def secure(self) -> bool:
         return self.scheme in ("https", "smtps")
 
+    @property
+    def authority(self) -> str:
+        """Host and port as a request names them: the usual port of the scheme is left out."""
+        named = f"[{self.host}]" if ":" in self.host else self.host
+        return named if self.port == WEB_PORTS.get(self.scheme) else f"{named}:{self.port}"
+
 
 # --- URLs ---------------------------------------------------------------------------------------------------------
 

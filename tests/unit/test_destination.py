@@ -33,6 +33,17 @@ def test_https_urls_of_public_hosts_are_taken(url: str, place: Destination) -> N
     assert place.secure
 
 
+def test_a_request_names_the_host_as_others_do() -> None:
+    for url, authority in (
+        ("https://hooks.example/", "hooks.example"),
+        ("https://hooks.example:443/", "hooks.example"),
+        ("https://hooks.example:8443/", "hooks.example:8443"),
+        ("https://[2606:4700:4700::1111]/", "[2606:4700:4700::1111]"),
+        ("https://[2606:4700:4700::1111]:8443/", "[2606:4700:4700::1111]:8443"),
+    ):
+        assert destination.web(url, allow_loopback=False).authority == authority
+
+
 @pytest.mark.parametrize(
     ("url", "wrong"),
     [
