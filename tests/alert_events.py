@@ -17,9 +17,9 @@ T0: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HASH: Final = "0x" + "ab" * 32
 
 INSERT: Final = b"""
-INSERT INTO data.alert_events (event_id, org_id, rule_id, task_id, attempt, severity, mode, alert_definition_id,
+INSERT INTO data.alert_events (event_id, org_id, rule_id, task_id, attempt, severity, mode, rule,
   dedupe_key, event_time, chain_id, block_number, block_hash, tx_hash, payload, created_at)
-VALUES (%(event_id)s, %(org_id)s, %(rule_id)s, %(task_id)s, 1, %(severity)s, %(mode)s, %(rule_id)s, %(dedupe_key)s,
+VALUES (%(event_id)s, %(org_id)s, %(rule_id)s, %(task_id)s, 1, %(severity)s, %(mode)s, 'r', %(dedupe_key)s,
   %(event_time)s, %(chain_id)s, %(block_number)s, %(block_hash)s, %(tx_hash)s, %(payload)s, %(created_at)s)
 """
 
@@ -70,7 +70,7 @@ def event(of: Rule, number: int = 1, *, at: datetime = T0, payload: Any = None) 
 
 
 def accept(conn: Connection, *events: AlertEvent) -> list[AlertEvent]:
-    """Write events as the sink does."""
+    """Write events as they are, at the instant that they name."""
     for one in events:
         draft = one.draft
         values = {

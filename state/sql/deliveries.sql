@@ -32,37 +32,40 @@ d AS (
     SELECT * FROM data.alert_deliveries
     WHERE state = 'queued' AND channel = p.channel AND due_at <= t.now
     ORDER BY due_at, delivery_id LIMIT p.free FOR UPDATE SKIP LOCKED) d)
-SELECT d.delivery_id, d.channel, d.rule_id, d.kind, d.attempt, d.retracted, e.event_time, t.now,
+SELECT d.delivery_id, d.channel, d.rule_id, d.kind, d.attempt, d.retracted, t.now,
+  (SELECT event_time FROM data.alert_events e WHERE e.event_id = d.event_id) AS event_time,
   extract(epoch FROM d.max_age)::float8 AS max_age_s, d.throttle_count, extract(epoch FROM d.throttle_per)::float8 AS per_s,
   CASE WHEN d.throttle_count IS NULL OR d.attempt > 0 THEN 0 ELSE (
     SELECT count(*) FROM (
       SELECT FROM data.alert_deliveries x
       WHERE x.rule_id = d.rule_id AND x.channel = d.channel AND x.first_sent_at > t.now - d.throttle_per
         AND x.kind = 'alert' LIMIT d.throttle_count) s) END AS recent
-FROM t, d JOIN data.alert_events e USING (event_id)
+FROM t, d
 ORDER BY d.due_at, d.delivery_id;
 
 -- name: start
--- Lease deliveries that were found due: one row each with all that its receiver is told, in the order of the ids given.
+-- Lease deliveries that `due` found, and locked, in this transaction: one row each with all that its receiver is told, in
+-- the order of the ids given.
 WITH s AS (
   UPDATE data.alert_deliveries d
   SET state = 'sending', attempt = attempt + 1, lease_token = gen_random_uuid(),
       first_sent_at = coalesce(first_sent_at, t.now), due_at = t.now + %(lease)s::interval
   FROM (SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS now) t
-  WHERE delivery_id = ANY(%(deliveries)b::uuid[]) AND state = 'queued'
+  WHERE delivery_id = ANY(%(deliveries)b::uuid[])
   RETURNING d.*)
 SELECT s.delivery_id, s.event_id, s.kind, s.channel, s.state, s.attempt, s.lease_token, s.retracts, s.last_error,
   s.rule_id, s.rule, s.created_at, e.severity, e.dedupe_key, e.event_time, e.chain_id, e.block_number,
   '0x' || encode(e.block_hash, 'hex') AS block_hash, '0x' || encode(e.tx_hash, 'hex') AS tx_hash, e.payload::text AS payload
-FROM s JOIN data.alert_events e USING (event_id)
+FROM s CROSS JOIN LATERAL (
+  SELECT * FROM data.alert_events e WHERE e.event_id = s.event_id LIMIT 1) e -- looked up one by one, never joined as a whole
 ORDER BY array_position(%(deliveries)b::uuid[], s.delivery_id);
 
 -- name: suppress
--- Queued deliveries that will not be sent, each with the reason.
+-- Deliveries that `due` found, and locked, in this transaction, and that will not be sent, each with the reason.
 UPDATE data.alert_deliveries d
 SET state = 'suppressed', reason = i.reason, settled_at = coalesce(%(now)s::timestamptz, clock_timestamp())
 FROM unnest(%(deliveries)b::uuid[], %(reasons)b::text[]) AS i(delivery_id, reason)
-WHERE d.delivery_id = i.delivery_id AND d.state = 'queued'
+WHERE d.delivery_id = i.delivery_id
 RETURNING d.delivery_id;
 
 -- name: suppress_rule

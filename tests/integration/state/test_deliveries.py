@@ -1,5 +1,6 @@
 """The ledger of deliveries: each event once per channel, fenced sendings, back-off, throttles, retractions, replay."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,13 +11,13 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from state import deliveries
+from state import alerts, deliveries
 from state.db import Connection, connect
 from tests import pg
 from tests.alert_events import T0, accept, event, rule
 from trace_ray.alerts import AlertEvent, Delivery, DeliveryKind, DeliveryState, Mode, Rule, Throttle, delivery_id
 from trace_ray.channels import Sent, Unsent
-from trace_ray.contracts import DEFAULT_ORG, OrgId
+from trace_ray.contracts import DEFAULT_ORG, OrgId, TaskId
 from trace_ray.errors import FencedError, NotFound, RefusedInput
 from trace_ray.lite.postgres import LocalPostgres
 from trace_ray.notices import ChannelDepth, DeliveryView, Leased
@@ -26,9 +27,9 @@ POLICY = RetryPolicy(base_s=5.0, cap_s=1800.0, max_attempts=12, max_infra_failur
 LEASE_S = 60.0
 HISTORY = (
     b"""
-    INSERT INTO data.alert_events (event_id, org_id, rule_id, task_id, attempt, severity, mode, alert_definition_id,
+    INSERT INTO data.alert_events (event_id, org_id, rule_id, task_id, attempt, severity, mode, rule,
       dedupe_key, event_time, chain_id, block_number, block_hash, payload)
-    SELECT gen_random_uuid(), org_id, rule_id, task_id, attempt, severity, mode, alert_definition_id, 'old/' || n,
+    SELECT gen_random_uuid(), org_id, rule_id, task_id, attempt, severity, mode, rule, 'old/' || n,
       event_time, chain_id, block_number, block_hash, payload
     FROM data.alert_events, generate_series(1, %(count)s::int) n""",
     b"""
@@ -104,6 +105,19 @@ def test_each_event_has_one_delivery_per_channel_however_often_it_is_made(desk: 
     assert desk.create(wanted, *events) == []
     ids = {delivery_id(one.event_id, channel, DeliveryKind.ALERT) for one in events for channel in ("ops", "mail")}
     assert {view.delivery.delivery_id for view in desk.all()} == ids
+
+
+def test_what_the_sink_keeps_is_what_the_receiver_is_told(desk: Desk) -> None:
+    of = rule()
+    with desk.conn.transaction():
+        added = alerts.add(desk.conn, of, TaskId(uuid4()), 1, [event(of, 1).draft, event(of, 2).draft])
+        assert len(deliveries.create(desk.conn, DEFAULT_ORG, of, added.new, now=desk.now)) == 2
+    told = {one.notice.dedupe_key: one.notice for one in desk.lease()}
+    for number in (1, 2):
+        draft, notice = event(of, number).draft, told[f"transfer:{number}"]
+        assert (notice.event_time, notice.chain_id, notice.block_number) == (T0, draft.chain_id, draft.block_number)
+        assert (notice.block_hash, notice.tx_hash) == (draft.block_hash, draft.tx_hash)
+        assert json.loads(notice.payload) == draft.payload
 
 
 def test_shadow_events_are_not_delivered(desk: Desk) -> None:
@@ -489,13 +503,16 @@ def test_what_is_open_or_dead_is_counted_by_channel(desk: Desk) -> None:
 def test_what_is_due_is_found_by_index_over_a_long_history(desk: Desk) -> None:
     """Also when nobody has analysed the table: most of it is settled, and much is queued for later."""
     desk.accepted(rule("ops", "mail"))
-    for history in HISTORY:
-        desk.conn.execute(history, {"count": 20_000})
-    parameters = {"channels": ["ops"], "free": [4], "other": 4, "now": desk.now}
-    with desk.conn.transaction(force_rollback=True):
-        plan = desk.conn.execute(b"EXPLAIN (FORMAT JSON) " + deliveries.SQL["due"], parameters).fetchone()
-    assert "deliveries_due" in str(plan)
-    assert "Seq Scan" not in str(plan)
+    with desk.conn.transaction():
+        desk.conn.execute(b"SET LOCAL statement_timeout = '60s'")
+        for history in HISTORY:
+            desk.conn.execute(history, {"count": 5_000})
+    ids = [view.delivery.delivery_id for view in desk.all(rule="big_transfers")]
+    asked = {"channels": ["ops"], "free": [4], "other": 4, "deliveries": ids, "lease": timedelta(1), "now": desk.now}
+    for name, index in (("due", "deliveries_due"), ("start", "alert_deliveries_pkey")):
+        row = desk.conn.execute(b"EXPLAIN (FORMAT JSON) " + deliveries.SQL[name], asked).fetchone()
+        assert index in str(row)
+        assert "Seq Scan" not in str(row)
     assert len(desk.lease()) == 2
 
 
