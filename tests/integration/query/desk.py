@@ -12,11 +12,11 @@ from query import run
 from query.cancel import Cancel
 from query.pool import Pool
 from query.question import Answer, Limits, Question
+from query.spawn import BOOT
 from trace_ray.contracts import Grant, OrgId
 
 if TYPE_CHECKING:
-    from query.spawn import BOOT
-from tests.integration.query.conftest import Store  # which makes the desks
+    from tests.integration.query.conftest import Store  # which makes the desks
 
 OTHER_ORG = OrgId(UUID(int=77))
 SLOW = "select count(*) from range(100000) a, range(100000) b, range(1000) c"
