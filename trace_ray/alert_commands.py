@@ -1,13 +1,107 @@
-"""The group of commands for alerts."""
+"""Commands for alerts: apply, list, show, pause and resume rules; look at their events."""
+
+from pathlib import Path
+from typing import Final
 
 import click
 
-from trace_ray import delivery_commands
+from state import alerts as events
+from state import bundles, evaluations, rules
+from state.db import Connection
+from trace_ray import alert_console, delivery_commands, rulefile
+from trace_ray.alerts import rule_id
+from trace_ray.console import say
+from trace_ray.contracts import OrgId
+from trace_ray.wiring import data_transaction, settings_here, transaction
+
+LISTED: Final = 50  # rows that a person reads; --limit shows more
+
+Json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 
 
-@click.group()
-def alerts() -> None:
-    """Work on alerts: what was sent, what could not be, and whether a channel works."""
+@click.group(name="alerts")
+def alerts_group() -> None:
+    """Work with alert rules and look at their events."""
 
 
-delivery_commands.add(alerts)
+@alerts_group.command(name="apply")
+@click.option("-f", "--file", "path", required=True, type=click.Path(path_type=Path), help="The rule file (YAML).")
+@click.option(
+    "--since",
+    type=click.IntRange(0),
+    metavar="BLOCK",
+    help="Evaluate also what is published already, from the range that holds this block on.",
+)
+@Json
+def apply_command(path: Path, since: int | None, as_json: bool) -> None:
+    """Create or update the rule of a file. It looks at what is published from now on."""
+    settings = settings_here()
+    rule = rulefile.read(path, settings.org_id)
+    with transaction(settings) as conn:
+        applied = rules.apply(conn, rule, _digest)
+        planned = None if since is None else len(evaluations.backfill(conn, applied.rule_id, since))
+    alert_console.print_applied(applied, planned, as_json=as_json)
+
+
+@alerts_group.command(name="list")
+@Json
+def list_command(as_json: bool) -> None:
+    """List the rules with their evaluations by state."""
+    settings = settings_here()
+    with transaction(settings) as conn:
+        found = rules.listing(conn, settings.org_id)
+    alert_console.print_rules(found, as_json=as_json)
+
+
+@alerts_group.command()
+@click.argument("name", metavar="RULE")
+@Json
+def show(name: str, as_json: bool) -> None:
+    """Show all that a rule says, its evaluations by state, and its newest troubles."""
+    settings = settings_here()
+    with transaction(settings) as conn:
+        found = rules.report(conn, settings.org_id, name)
+    alert_console.print_rule(found, as_json=as_json)
+
+
+@alerts_group.command()
+@click.argument("name", metavar="RULE")
+def pause(name: str) -> None:
+    """Start no evaluation of a rule any more; running ones finish."""
+    settings = settings_here()
+    with transaction(settings) as conn:
+        rules.pause(conn, settings.org_id, name)
+    say(f"{name} is paused; `trace-ray alerts resume {name}` goes on")
+
+
+@alerts_group.command()
+@click.argument("name", metavar="RULE")
+def resume(name: str) -> None:
+    """Go on with a paused rule. What was published meanwhile needs `alerts apply --since`."""
+    settings = settings_here()
+    with transaction(settings) as conn:
+        rules.resume(conn, settings.org_id, name)
+    say(f"{name} goes on; what was published meanwhile needs `trace-ray alerts apply --since BLOCK`")
+
+
+@alerts_group.command(name="events")
+@click.option("--rule", "name", metavar="RULE", help="Only events of this rule.")
+@click.option("--limit", default=LISTED, show_default=True, type=click.IntRange(1, 10_000), help="Events at the most.")
+@Json
+def events_command(name: str | None, limit: int, as_json: bool) -> None:
+    """List alert events, the newest first."""
+    settings = settings_here()
+    wanted = None if name is None else rule_id(settings.org_id, name)
+    with data_transaction(settings) as conn:
+        found = events.recent(conn, settings.org_id, rule_id=wanted, limit=limit)
+    if name is not None and not found:
+        with transaction(settings) as conn:
+            rules.report(conn, settings.org_id, name)  # a rule without events is no mistake, one that is not there is
+    alert_console.print_events(found, as_json=as_json)
+
+
+def _digest(conn: Connection, org_id: OrgId, reference: str) -> str:
+    return bundles.pin(conn, org_id, reference).digest
+
+
+delivery_commands.add(alerts_group)

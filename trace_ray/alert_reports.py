@@ -12,13 +12,12 @@ from trace_ray.contracts import BlockRange, TaskId
 class AppliedRule:
     """What applying a rule file did: one sentence per change; none means that all was so already.
 
-    `rule` is as the ledger holds it: `bundle` is the pinned digest. `planned` counts evaluations of what was published.
+    `rule` is as the ledger holds it: `bundle` is the pinned digest.
     """
 
     rule: Rule
     created: bool
     changes: tuple[str, ...]
-    planned: int = 0
 
     @property
     def rule_id(self) -> RuleId:

@@ -90,7 +90,7 @@ def cli() -> None:
 cli.add_command(ledger_commands.ledger)
 cli.add_command(ledger_commands.explain)
 cli.add_command(ledger_commands.buffer_group)
-cli.add_command(alert_commands.alerts)
+cli.add_command(alert_commands.alerts_group)
 cli.add_command(access_commands.token)
 cli.add_command(access_commands.users)
 cli.add_command(access_commands.roles)

@@ -1,0 +1,175 @@
+"""How people see alert rules and events: tables on a terminal, one JSON document for scripts."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from trace_ray.alert_reports import AppliedRule, RuleReport, StoredEvent
+from trace_ray.alerts import Rule
+from trace_ray.console import out, print_json, printable, say
+
+STATES = ("queued", "running", "succeeded", "dead", "cancelled")
+
+
+def print_applied(applied: AppliedRule, planned: int | None, *, as_json: bool) -> None:
+    """Print the rule's id on stdout and what changed as notes. `planned` counts evaluations of what was published."""
+    if as_json:
+        changes = list(applied.changes)
+        document = {"rule_id": str(applied.rule_id), "created": applied.created, "changes": changes, "planned": planned}
+        print_json(document)
+        return
+    out.print(str(applied.rule_id), markup=False)
+    for change in applied.changes:
+        say(change)
+    if not applied.changes:
+        say(f"Rule {applied.rule.name} is unchanged")
+    if planned is not None:
+        say(f"{planned} evaluation{'' if planned == 1 else 's'} of what is published already planned")
+
+
+def print_rules(found: Sequence[RuleReport], *, as_json: bool) -> None:
+    """List rules with their evaluations by state."""
+    if as_json:
+        print_json({"rules": [_document(one) for one in found]})
+    elif not found:
+        say("No rule yet: `trace-ray alerts apply -f RULE.yaml` adds one")
+    else:
+        rows = (
+            (
+                one.rule.name,
+                one.rule.severity,
+                one.rule.mode if one.rule.enabled else "paused",
+                ", ".join(one.rule.datasets),
+                ", ".join(one.rule.channels) or "none",
+                *(f"{one.evaluations.get(state, 0):,}" for state in STATES[:4]),
+            )
+            for one in found
+        )
+        out.print(_table(("rule", "severity", "mode", "datasets", "channels", *STATES[:4]), rows))
+
+
+def print_rule(found: RuleReport, *, as_json: bool) -> None:
+    """Show all that a rule says and how its evaluations stand."""
+    if as_json:
+        print_json(_document(found) | {"troubles": _troubles(found)})
+        return
+    document = _document(found)
+    evaluations = document.pop("evaluations")
+    rows = [(key, _shown(value)) for key, value in document.items()]
+    rows.append(("evaluations", _shown(evaluations)))
+    out.print(_table(("", ""), rows))
+    if found.troubles:
+        headings = ("task", "blocks", "state", "attempt", "trouble")
+        troubles = ((one.task_id, one.blocks, one.state, one.attempt, one.message) for one in found.troubles)
+        out.print(_table(headings, troubles))
+
+
+def print_events(found: Sequence[StoredEvent], *, as_json: bool) -> None:
+    """List alert events."""
+    if as_json:
+        print_json({"events": [event_document(one) for one in found]})
+    elif not found:
+        say("No event yet")
+    else:
+        rows = (
+            (
+                one.event.created_at.strftime("%Y-%m-%d %H:%M:%S"),
+                one.rule,
+                one.event.severity,
+                _mark(one),
+                one.event.draft.block_number,
+                one.event.draft.dedupe_key,
+                json.dumps(dict(one.event.draft.payload), ensure_ascii=False),
+            )
+            for one in found
+        )
+        out.print(_table(("at", "rule", "severity", "mode", "block", "dedupe key", "payload"), rows))
+
+
+def event_document(stored: StoredEvent) -> dict[str, object]:
+    """Return an event as JSON."""
+    event, draft = stored.event, stored.event.draft
+    return {
+        "event_id": str(event.event_id),
+        "rule": stored.rule,
+        "rule_id": str(event.rule_id),
+        "task_id": str(event.task_id),
+        "attempt": event.attempt,
+        "severity": event.severity,
+        "mode": event.mode,
+        "dedupe_key": draft.dedupe_key,
+        "event_time": draft.event_time.isoformat(),
+        "chain_id": draft.chain_id,
+        "block_number": draft.block_number,
+        "block_hash": draft.block_hash,
+        "tx_hash": draft.tx_hash,
+        "payload": dict(draft.payload),
+        "created_at": event.created_at.isoformat(),
+        "retracted_at": event.retracted_at.isoformat() if event.retracted_at else None,
+    }
+
+
+def _document(found: RuleReport) -> dict[str, object]:
+    return {
+        **_rule(found.rule),
+        "created_at": found.created_at.isoformat(),
+        "updated_at": found.updated_at.isoformat(),
+        "evaluations": {state: found.evaluations.get(state, 0) for state in STATES},
+    }
+
+
+def _rule(rule: Rule) -> dict[str, object]:
+    return {
+        "rule": rule.name,
+        "rule_id": str(rule.rule_id),
+        "bundle": rule.bundle,
+        "datasets": list(rule.datasets),
+        "parameters": dict(rule.parameters),
+        "channels": list(rule.channels),
+        "severity": rule.severity,
+        "mode": rule.mode,
+        "enabled": rule.enabled,
+        "timeout_seconds": rule.timeout_s,
+        "memory_mib": rule.memory_mib,
+        "max_delivery_age_seconds": rule.max_delivery_age_s,
+        "throttle": rule.throttle and {"count": rule.throttle.count, "per_seconds": rule.throttle.per_s},
+    }
+
+
+def _troubles(found: RuleReport) -> list[dict[str, object]]:
+    return [
+        {
+            "task_id": str(one.task_id),
+            "range_start": one.blocks.start,
+            "range_end": one.blocks.end,
+            "state": one.state,
+            "attempt": one.attempt,
+            "kind": one.kind,
+            "message": one.message,
+            "at": one.at.isoformat(),
+        }
+        for one in found.troubles
+    ]
+
+
+def _mark(one: StoredEvent) -> str:
+    return "retracted" if one.event.retracted_at else one.event.mode
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping | list | bool) or value is None:
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
+    return table
