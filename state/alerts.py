@@ -13,7 +13,7 @@ from state.db import Connection, Row, ask, statements
 from trace_ray.alert_reports import StoredEvent
 from trace_ray.alerts import AlertEvent, Draft, EventId, Mode, Rule, RuleId, Severity, event_id
 from trace_ray.contracts import OrgId, TaskId
-from trace_ray.drafts import canonical
+from trace_ray.drafts import compact
 
 SQL: Final = statements("alerts")
 
@@ -37,11 +37,12 @@ def add(conn: Connection, rule: Rule, task_id: TaskId, attempt: int, drafts: Seq
         drafts: As `trace_ray.drafts.read` returns them: each key once. A few thousand at a time.
     """
     placed = {event_id(rule.org_id, draft.dedupe_key): draft for draft in drafts}
-    ids = sorted(placed)  # two sinks lock the same events in the same order
+    ids = sorted(placed, key=lambda one: one.int)  # two sinks lock the same events in the same order
     ordered = [placed[one] for one in ids]
+    rule_id = rule.rule_id  # made anew at each look
     columns = _columns(ids, ordered) | {
         "org": rule.org_id,
-        "rule_id": rule.rule_id,
+        "rule_id": rule_id,
         "rule": rule.name,
         "task": task_id,
         "attempt": attempt,
@@ -51,13 +52,13 @@ def add(conn: Connection, rule: Rule, task_id: TaskId, attempt: int, drafts: Seq
     }
     created: dict[EventId, datetime] = {EventId(row[0]): row[1] for row in ask(conn, SQL["add"], columns)}
     new = tuple(
-        AlertEvent(one, rule.org_id, rule.rule_id, task_id, attempt, rule.severity, rule.mode, placed[one], at)
+        AlertEvent(one, rule.org_id, rule_id, task_id, attempt, rule.severity, rule.mode, placed[one], at)
         for one, at in created.items()
     )
     known = [one for one in ids if one not in created]
     if not known:
         return Added(new, 0, ())
-    parameters = _columns(known, [placed[one] for one in known]) | {"rule_id": rule.rule_id}
+    parameters = _columns(known, [placed[one] for one in known]) | {"rule_id": rule_id}
     differ = tuple(EventId(row[0]) for row in ask(conn, SQL["differ"], parameters))
     return Added(new, len(known), differ)
 
@@ -76,7 +77,7 @@ def _columns(ids: Sequence[EventId], drafts: Sequence[Draft]) -> dict[str, objec
         "blocks": arrays.bigints([draft.block_number for draft in drafts]),
         "block_hashes": arrays.blobs(_raw(draft.block_hash) for draft in drafts),
         "tx_hashes": arrays.blobs(_raw(draft.tx_hash) if draft.tx_hash else b"" for draft in drafts),
-        "payloads": arrays.documents(canonical(draft.payload).encode() for draft in drafts),
+        "payloads": arrays.documents(compact(draft.payload) for draft in drafts),
     }
 
 

@@ -1,7 +1,9 @@
-"""The benchmark of the ledger runs to its end. Its figure belongs to `make bench`; here only a collapse is noticed."""
+"""The benchmarks of ledger and sink run to their end. Figures belong to `make bench`; a collapse is noticed here."""
+
+from pathlib import Path
 
 from state.db import Database
-from tests.benchmarks import bench_ledger
+from tests.benchmarks import bench_ledger, bench_sink
 
 RANGES = 1500
 FLOOR = 200.0  # ranges a second; fifteen times below the target, so that a busy CI machine passes
@@ -15,3 +17,13 @@ def test_every_no_op_range_is_published_once_and_at_a_fair_rate(state_url: str) 
         (row,) = conn.execute(b"SELECT count(*) AS versions FROM state.dataset_versions").fetchall()
     database.close()
     assert row["versions"] == RANGES
+
+
+def test_every_event_of_the_sinks_benchmark_is_kept_once(state_url: str, tmp_path: Path) -> None:
+    rates = bench_sink.run(state_url, tmp_path, batches=2, events=50)
+    assert [len(one) for one in rates] == [bench_sink.ROUNDS] * 3
+    database = Database(state_url, application_name="test")
+    with database.transaction() as conn:
+        (row,) = conn.execute(b"SELECT count(*) AS events, count(DISTINCT task_id) AS tasks FROM data.alert_events")
+    database.close()
+    assert (row["events"], row["tasks"]) == (100, 2)

@@ -98,6 +98,11 @@ def test_a_payload_may_hold_what_looks_like_nul_and_many_brackets() -> None:
     assert draft.payload["a"] == "\\u0000"
 
 
+def test_a_whole_number_may_be_larger_than_64_bits() -> None:
+    (draft,) = read(line(payload={"value": 2**256 - 1}))
+    assert json.loads(drafts.compact(draft.payload)) == draft.payload == {"value": 2**256 - 1}
+
+
 def test_digest_tells_true_from_one_and_one_from_one_point_nought() -> None:
     found = {digest(read(line(payload={"a": value}))[0]) for value in (1, 1.0, True, "1", [1], None)}
     assert len(found) == 6
@@ -161,8 +166,9 @@ REFUSALS: list[tuple[bytes, str]] = [
     (line(payload={"a\0": 1}), "payload holds NUL"),
     (line(payload={"a": "\ud800"}), "payload holds half a surrogate pair"),
     (line(payload={"\udfff": 1}), "payload holds half a surrogate pair"),
-    (line().replace(b'"value": 1', b'"value": 1e999'), "payload holds a number that is too large, or is "
-     "nested too deeply"),
+    (line().replace(b'"value": 1', b'"value": 1e999'), "a number is too large"),
+    (line(payload={"a": [2**70, "\ud800"]}), "payload holds half a surrogate pair"),
+    (line().replace(b'"value": 1', b'"value": ' + b"[" * 500 + b"]" * 500), "payload has more than 32 levels"),
     (line().replace(b'"value": 1', b'"value": ' + b"[" * 33 + b"]" * 33), "payload has more than 32 levels"),
 ]  # fmt: skip
 
@@ -170,6 +176,14 @@ REFUSALS: list[tuple[bytes, str]] = [
 @pytest.mark.parametrize(("text", "expected"), REFUSALS, ids=range(len(REFUSALS)))
 def test_one_bad_line_refuses_the_batch_and_is_named(text: bytes, expected: str) -> None:
     assert reason(line(dedupe_key="first") + b"\n" + text + b"\n" + line(dedupe_key="last")) == f"line 2: {expected}"
+
+
+def test_a_payload_of_any_depth_is_judged() -> None:
+    texts = [line().replace(b'"value": 1', b'"value": ' + b"[" * depth + b"]" * depth) for depth in range(33, 1200)]
+    found = {reason(text) for text in texts}
+    deep = "line 1: payload has more than 32 levels"
+    assert deep in found
+    assert found <= {deep, "line 1: its values are nested too deeply"}  # where the second begins depends on the stack
 
 
 def test_one_key_with_two_contents_refuses_the_batch() -> None:
@@ -211,6 +225,7 @@ def test_any_bytes_are_drafts_that_can_be_stored_or_a_bad_batch(found: list[byte
         assert draft.block_number in BLOCKS
         assert draft.event_time.tzinfo is UTC
         assert json.loads(drafts.canonical(draft.payload).encode()) == draft.payload
+        assert json.loads(drafts.compact(draft.payload)) == draft.payload
         assert len(digest(draft)) == 32
 
 
