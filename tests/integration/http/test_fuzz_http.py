@@ -10,9 +10,10 @@ from tests.besieged import besieged, lasting, wait_for_rest
 from tests.fuzz import http
 from trace_ray.lite.postgres import LocalPostgres
 
-pytestmark = pytest.mark.skipif(
-    confine.landlock_abi() < 4, reason="this kernel has no Landlock with TCP rules (Linux 6.7)"
-)
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(confine.landlock_abi() < 4, reason="this kernel has no Landlock with TCP rules (Linux 6.7)"),
+]
 
 
 def test_every_response_keeps_the_rules(postgres: LocalPostgres, tmp_path: Path) -> None:

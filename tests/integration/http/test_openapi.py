@@ -11,8 +11,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import pytest
+
 from tests.served import Served
 
+pytestmark = pytest.mark.timeout(300)
 OPEN = {"GET /healthz", "GET /readyz", "GET /.well-known/jwks.json"}
 CONFIG = Template("""
 color = false
@@ -64,7 +67,7 @@ def report(service: Served, directory: Path, *, examples: int, with_tokens: bool
     done = subprocess.run(
         [Path(sys.executable).with_name("schemathesis"), "run", f"{service.url}/openapi.json", "--seed", "1",
          "--phases", "examples,coverage,fuzzing,stateful", "--report", "json", "--report-json-path", told],
-        capture_output=True, text=True, timeout=150, check=False, cwd=directory, env={**os.environ, **tokens},
+        capture_output=True, text=True, timeout=280, check=False, cwd=directory, env={**os.environ, **tokens},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(told.read_text())
@@ -77,16 +80,16 @@ def accepted(found: dict[str, Any]) -> dict[str, int]:
 
 
 def test_responses_are_as_the_document_says(service: Served, tmp_path: Path) -> None:
-    found = report(service, tmp_path, examples=25, with_tokens=True)
+    found = report(service, tmp_path, examples=15, with_tokens=True)
 
     answered = accepted(found)
-    assert found["test_cases"]["generated"] > 300
+    assert found["test_cases"]["generated"] > 200
     assert found["operations"]["tested"] == len(answered) == 9
     assert [operation for operation, times in answered.items() if not times] == []
 
 
 def test_without_tokens_nothing_is_answered_but_health_and_keys(service: Served, tmp_path: Path) -> None:
-    found = report(service, tmp_path, examples=8, with_tokens=False)
+    found = report(service, tmp_path, examples=5, with_tokens=False)
 
     assert {operation for operation, times in accepted(found).items() if times} == OPEN
     assert found["operations"]["tested"] == 9
