@@ -286,6 +286,8 @@ def test_numbers_are_whole_and_flags_are_flags() -> None:
     assert strict.whole(3, "it", 3, 3, code) == 3
     for value in (True, 3.0, "3", None, 4, 2):
         assert rejected(lambda value=value: strict.whole(value, "it", 3, 3, code)) is code
+    for raw in (b"NaN", b"[Infinity]", b"-Infinity"):
+        assert rejected(lambda raw=raw: strict.load(raw, code)) is code
     assert strict.flag(False, "it", code) is False
     assert rejected(lambda: strict.flag(1, "it", code)) is code
 
