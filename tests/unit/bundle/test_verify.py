@@ -56,6 +56,13 @@ def test_each_step_refuses_before_the_next_is_taken() -> None:
     assert fault(make(data=archive.pack({"other": Packed(b"", False)}))) is BundleFault.ZIP_MANIFEST_MISMATCH
 
 
+def test_a_statement_is_about_one_zip_not_about_one_that_unpacks_alike() -> None:
+    redated = MADE.zip[:10] + b"\x01" + MADE.zip[11:]  # the first entry's time, which nobody reads
+    pin = hashlib.sha256(redated).hexdigest()
+    assert check(make(data=redated)) == CONTENTS
+    assert fault(data=redated, pin=pin) is BundleFault.SUBJECT_MISMATCH
+
+
 def test_a_key_signs_for_its_languages_alone() -> None:
     node = ring(trusted(key(), languages=frozenset({Language.NODE})))
     assert fault(keyring=node) is BundleFault.SIG_LANGUAGE
