@@ -1,6 +1,7 @@
 """Bundles on a worker: real object stores, several processes, a disk that lies, a process that dies."""
 
 import errno
+import fcntl
 import hashlib
 import itertools
 import multiprocessing
@@ -8,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -314,6 +316,42 @@ def test_processes_share_a_store_that_is_too_small_for_all(objects: FileStore, r
         process.join(120)
     assert [process.exitcode for process in processes] == [0] * 3
     assert set(visible(root)) <= {variant(number).digest for number in range(3)}
+
+
+def openings(path: Path) -> int:
+    """Return how often this process has a file open."""
+    links = (Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208
+    return sum(os.path.realpath(link) == str(path) for link in links)
+
+
+def test_whoever_waited_for_a_lock_that_was_dropped_waits_for_the_new_one(
+    objects: FileStore, root: Path, tmp_path: Path
+) -> None:
+    """Else one process would use a bundle that another one is making or dropping."""
+    bundle = put(objects, variant(1), tmp_path)
+    bundles = BundleStore(root, objects, lock_s=2.0)
+    use(bundles, bundle)
+    path = root / "locks" / bundle.digest
+    ended: list[Exception | None] = []
+
+    def wait() -> None:
+        try:
+            use(bundles, bundle)
+            ended.append(None)
+        except StoreUnavailable as error:
+            ended.append(error)
+
+    with path.open("r+") as old:
+        fcntl.flock(old, fcntl.LOCK_EX)
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        wait_until(lambda: openings(path) == 2, what="the waiter at the old lock")
+        path.unlink()
+        new = path.open("w")
+        fcntl.flock(new, fcntl.LOCK_EX)
+    waiter.join(30)
+    new.close()
+    assert isinstance(ended[0], StoreUnavailable)
 
 
 class _Stalling(FileStore):
