@@ -8,12 +8,22 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from actors.sandbox.invoker import QueryAnswer, QueryCall
+from actors.sandbox.store import BundleStore
 from query.results import to_json
+from tests.bundles import NOW, make, ring
 from tests.integration.query.asking import Asker, asking
 from tests.integration.query.conftest import TXS, Store, hash_of
+from tests.integration.sandbox import arena
+from trace_ray.alerts import Invocation, OutcomeKind
+from trace_ray.bundle import project
+from trace_ray.bundle.pushed import PushedBundle, object_key
+from trace_ray.contracts import DEFAULT_ORG
+from trace_ray.storage import FileStore
 
 TEMPLATES = Path(str(files("trace_ray").joinpath("bundle/templates")))
 RULE = "6f1c1d1e-0000-5000-8000-000000000001"
@@ -138,3 +148,41 @@ def test_a_template_fails_rather_than_miss_a_transfer(
 ) -> None:
     with pytest.raises(RuntimeError, match="raise min_ether"):
         handle(EVENT, lambda sql, limit: answer(sql, TXS))
+
+
+# --- the whole way ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("template", "entrypoint"), [("python", "handler.handler"), ("node", "index.handler")])
+def test_a_template_that_was_built_signed_and_stored_does_the_same_in_a_sandbox(
+    template: str, entrypoint: str, answer: Answerer, workspace: Path, tmp_path: Path
+) -> None:
+    settings = project.read(TEMPLATES / template)
+    packed = project.collect(TEMPLATES / template, settings)
+    made = make(packed, language=settings.language, entrypoint=settings.entrypoint)
+    (tmp_path / "upload").write_bytes(made.zip)
+    objects = FileStore(tmp_path / "objects")
+    objects.put(tmp_path / "upload", object_key(DEFAULT_ORG, made.digest))
+    bundle = PushedBundle(
+        DEFAULT_ORG, made.digest, "alarm", "1.0", settings.language, entrypoint, len(made.zip), made.envelope,
+        object_key(DEFAULT_ORG, made.digest), NOW,
+    )  # fmt: skip
+
+    def ask(call: QueryCall) -> QueryAnswer:
+        body = json.dumps(answer(call.sql, call.limit or 1000)).encode()
+        return QueryAnswer(200, "application/json", body)
+
+    store = BundleStore(workspace / f"store-{template}", objects)
+    with store.use(bundle, ring()) as stored:
+        invocation = Invocation(
+            UUID(int=7), str(stored.directory), stored.manifest.language, stored.manifest.entrypoint, "f", "1",
+            json.dumps(EVENT).encode(),
+        )  # fmt: skip
+        done = arena.supervisor().invoke(invocation, ask, lambda: False)
+    assert done.outcome is OutcomeKind.OK, done.detail + done.log
+    events = [json.loads(line) for line in done.events]
+    same = by_python(EVENT, answer)
+    assert len(same) == 6
+    assert [{**one, "event_time": datetime.fromisoformat(one["event_time"])} for one in events] == [
+        {**one, "event_time": datetime.fromisoformat(one["event_time"])} for one in same
+    ]
