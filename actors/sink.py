@@ -86,6 +86,7 @@ class Sink:
         self._store = store
         self._scratch = scratch
         self._route = route
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def run_once(self, limit: int = MESSAGES) -> Sunk:
         """Handle what is in the queue, at most `limit` messages, and bury those whose deliveries are used up.

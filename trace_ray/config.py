@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from trace_ray import channel_settings, jobfile, s3_settings, variables
+from trace_ray import channel_settings, drafts, jobfile, s3_settings, variables
 from trace_ray.channel_settings import CHANNEL_VARIABLE, LOOPBACK_VARIABLE
 from trace_ray.channels import Channel, ChannelKind
 from trace_ray.contracts import DEFAULT_ORG, Job, OrgId, S3Credentials
@@ -42,7 +42,7 @@ STAGING_KEPT_S: Final = 24 * 3600.0  # staging directories and uncommitted objec
 
 OUTBOX_RETRIES: Final = RetryPolicy(1.0, 300.0, 20, 20)
 BUFFER_MAX_DELIVERIES: Final = 10
-BATCH_MAX_BYTES: Final = 16 * 1024**2
+BATCH_MAX_BYTES: Final = drafts.MAX_BATCH
 DELIVERY_RETRIES: Final = RetryPolicy(5.0, 1800.0, 12, 12)
 
 # --- queries ------------------------------------------------------------------------------------------------------

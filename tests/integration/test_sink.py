@@ -326,6 +326,21 @@ def test_a_forged_message_is_refused_by_what_the_ledger_knows(
     assert (world.events(), world.events(OTHER), len(world.letters())) == ([], [], 1)
 
 
+def test_a_batch_of_an_attempt_that_did_not_succeed_is_refused(world: World, leases: list[EvaluationLease]) -> None:
+    """Its object is there and is sound, and a later attempt was the one that the ledger took."""
+    world.emit(leases[0], line(leases[0], "lost"))
+    task = leases[0].evaluation.task_id
+    query = b"UPDATE state.tasks SET state = 'queued', finished_at = NULL WHERE task_id = %s::uuid"
+    world.ledger.conn.execute(query, (task,))
+    (second,) = watching.claim(world.ledger, 1)
+    assert world.run() == Sunk(rejected=1)  # nothing has succeeded yet
+    assert watching.complete(world.ledger, second, None).accepted
+    buffer.replay(world.ledger.conn)
+    assert world.run() == Sunk(rejected=1)
+    assert world.letters() == ["the batch is not of an attempt that succeeded"]
+    assert world.events() == []
+
+
 def test_a_message_of_another_shape_is_refused(world: World, leases: list[EvaluationLease]) -> None:
     world.emit(leases[0], line(leases[0]))
     world.ledger.conn.execute(b"UPDATE state.buffer_queue SET payload = '{}'")

@@ -13,17 +13,23 @@ from trace_ray import drafts
 from trace_ray.alerts import (
     DeliveryKind,
     Evaluation,
+    EvaluationLease,
+    Mode,
+    Rule,
     RuleId,
+    Severity,
+    batch_key,
     delivery_id,
     event_id,
     rule_id,
 )
-from trace_ray.contracts import DEFAULT_ORG, BlockRange, OrgId
+from trace_ray.contracts import DEFAULT_ORG, AttemptKey, BlockRange, LeaseToken, OrgId, TaskId, WorkerId
 from trace_ray.drafts import BadBatch, digest
 
 RULE = RuleId(UUID("6a1f0c52-7d30-5c5e-9e57-9f2f6b1c1d11"))
 BLOCKS = BlockRange(100, 200)
 CHAIN = 31337
+SOME_RULE = Rule(DEFAULT_ORG, "watch", "aa", ("a",), {}, (), Severity.INFO, Mode.LIVE, True, 30.0, 256, None, None, "x")
 FIELDS: dict[str, Any] = {
     "alert_definition_id": str(RULE),
     "dedupe_key": "k",
@@ -245,3 +251,17 @@ def test_identities_are_made_of_their_causes() -> None:
         for inputs in ("x", "y")
     ]
     assert len(set(made)) == 4  # the snapshot makes no difference, blocks and inputs do
+
+
+def test_an_attempts_batch_has_a_place_of_its_own() -> None:
+    task = TaskId(UUID(int=5))
+    assert batch_key(task, 2) == f"batches/{task}/2/udf.jsonl"
+    lease = EvaluationLease(
+        evaluation=Evaluation(task, RULE, CHAIN, BLOCKS, 1, "x"),
+        rule=SOME_RULE,
+        attempt=2,
+        lease_token=LeaseToken(UUID(int=6)),
+        worker_id=WorkerId("w"),
+        ttl_s=60.0,
+    )
+    assert lease.key == AttemptKey(task, 2, LeaseToken(UUID(int=6)))
