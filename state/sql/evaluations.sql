@@ -44,8 +44,8 @@ ON CONFLICT (task_id) DO NOTHING
 RETURNING task_id;
 
 -- name: claim
--- Lease due evaluations of enabled rules, one per slot. Rules take turns, so that one with a long queue holds up no other.
--- No lock is needed beside the fence's: what an operator cancels meanwhile is not queued.
+-- Lease due evaluations of enabled rules whose bundle is not revoked, one per slot. Rules take turns, so that one with a
+-- long queue holds up no other. No lock is needed beside the fence's: what an operator cancels meanwhile is not queued.
 WITH q AS (
   SELECT q.task_id, q.run_at, q.seq, row_number() OVER (PARTITION BY r.rule_id ORDER BY q.priority, q.run_at, q.seq) AS turn
   FROM state.rules r
@@ -53,7 +53,9 @@ WITH q AS (
     SELECT task_id, priority, run_at, seq FROM state.tasks
     WHERE kind = 'evaluation' AND job_id = r.rule_id AND state = 'queued' AND run_at <= coalesce(%(now)s::timestamptz, now())
     ORDER BY priority, run_at, seq LIMIT cardinality(%(slots)b::text[])) q
-  WHERE r.enabled AND state.leads(%(epoch)s::bigint)),
+  WHERE r.enabled AND state.leads(%(epoch)s::bigint)
+    AND NOT EXISTS (
+      SELECT FROM state.bundles b WHERE b.org_id = r.org_id AND b.digest = r.bundle AND b.revoked_at IS NOT NULL)),
 p AS (
   SELECT task_id, row_number() OVER (ORDER BY turn, run_at, seq) AS slot
   FROM q ORDER BY turn, run_at, seq LIMIT cardinality(%(slots)b::text[])),
