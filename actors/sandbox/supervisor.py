@@ -1,9 +1,11 @@
 """Runs invocations in fresh sandboxes on this machine: a slot, a sandbox, one invocation, and nothing is left."""
 
+import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +43,7 @@ class Supervisor:
         self._backend = backend
         self._slots = slots
         self._pool: Pool | None = None
+        self._undertaker = ThreadPoolExecutor(2, thread_name_prefix="sandbox-undertaker")
 
     @property
     def pool(self) -> Pool | None:
@@ -53,6 +56,7 @@ class Supervisor:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.close()
+        self._undertaker.shutdown()
 
     def invoke(self, invocation: Invocation, ask: Ask, cancelled: Cancelled) -> Invoked:
         invocation = _within_caps(invocation)
@@ -82,7 +86,7 @@ class Supervisor:
             )
             return None
         finally:
-            warm.close()
+            self._later(warm.close)
 
     def _run_cold(self, work: Work, cancelled: Cancelled) -> Invoked:
         slot = self._slots.take()
@@ -93,14 +97,24 @@ class Supervisor:
             if cancelled():
                 return ended(OutcomeKind.LOST_LEASE, "the lease was lost before it started")
             return _refused(f"all {self._slots.count} sandboxes of this machine are busy")
-        try:
+        with contextlib.ExitStack() as after:
+            after.callback(slot.release)
             session = Session(self._backend.start(_order(work.invocation, slot)), work.invocation.limits)
+            after.callback(session.close)
             try:
                 return session.run(work, cancelled)
             finally:
-                session.close()
-        finally:
-            slot.release()
+                self._later(after.pop_all().close)
+
+    def _later(self, close: Callable[[], None]) -> None:
+        """Clear a dead sandbox away behind the caller's back: the kernel takes some milliseconds to let go of it."""
+        self._undertaker.submit(close).add_done_callback(_told_if_failed)
+
+
+def _told_if_failed(done: Future[None]) -> None:
+    error = done.exception()
+    if error is not None:
+        logger.error("a sandbox was not cleared away", extra={"reason": str(error)})
 
 
 @dataclass(frozen=True, slots=True)

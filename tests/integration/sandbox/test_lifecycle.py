@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -106,6 +107,21 @@ def test_no_memory_is_kept_for_many_open_bodies(
     assert (result.outcome, result.detail) == ("output_limit", "it sends too much at once")
 
 
+def test_seventeenth_connection_is_not_taken(
+    ours: RuntimeInvoker, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_now: list[int] = []
+    accept = session.Session._accept
+
+    def counted(self: session.Session, listener: socket.socket) -> None:
+        accept(self, listener)
+        open_now.append(len(self._connections))
+
+    monkeypatch.setattr(session.Session, "_accept", counted)
+    arena.run(ours, arena.bundle("slowloris_conns", bundles), {}, wall_s=1.0)
+    assert max(open_now) == caps.CONNECTIONS
+
+
 def test_log_keeps_its_end(ours: RuntimeInvoker, bundles: Path) -> None:
     result = arena.run(ours, arena.bundle("long_log", bundles), {})
     assert len(result.log) <= caps.LOG_TAIL
@@ -164,10 +180,13 @@ def open_files() -> int:
 def test_nothing_is_left_after_many(ours: Supervisor, bundles: Path) -> None:
     """No descriptor, group, process or thread more than before."""
     order = arena.invocation(arena.bundle("ok_baseline", bundles), {}, function="f-leak")
-    ours.invoke(order, arena.Asker(), never)
+    for _ in range(4):
+        ours.invoke(order, arena.Asker(), never)
+    wait_until(lambda: left_groups(os.getpid()) == [], what="the first sandboxes to be cleared away")
     before = (open_files(), threading.active_count())
     for _ in range(10):
         assert ours.invoke(order, arena.Asker(), never).outcome is OutcomeKind.OK
-    assert (open_files(), threading.active_count()) <= before
-    assert left_groups(os.getpid()) == []
+    wait_until(lambda: left_groups(os.getpid()) == [], what="the last sandbox to be cleared away")
+    wait_until(lambda: open_files() <= before[0], what="descriptors to be closed")
+    wait_until(lambda: threading.active_count() <= before[1], what="threads to end")
     assert arena.survivors("f-leak") == []
