@@ -9,13 +9,12 @@ import os
 import shutil
 import socket
 import subprocess
-from pathlib import Path
 from typing import Final
 
 from actors.sandbox import launch, seccomp
 from actors.sandbox import limits as caps
 from actors.sandbox.cgroup import Group, Hierarchy
-from actors.sandbox.launch import TASK_ROOT, Door, Launched, LaunchFailed, Order, end, failure, log_pipe
+from actors.sandbox.launch import TASK_ROOT, Door, Launched, LaunchFailed, Order, check_task, end, failure, log_pipe
 from actors.sandbox.spawner import Command, Spawner
 from actors.sandbox.tree import Tree
 
@@ -45,6 +44,7 @@ class Bubblewrap:
         self.languages = tree.languages
 
     def start(self, order: Order) -> Launched:
+        check_task(order)
         with contextlib.ExitStack() as undo:
             group = self._door.group(order, undo)
             log, log_end = log_pipe()
@@ -85,14 +85,6 @@ class Bubblewrap:
             *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", TMP, "--seccomp", str(filter_end)),
             *environment,
         ]
-
-
-def reachable(path: Path) -> Path | None:
-    """Return the first directory on the way that a user without rights on it cannot pass, or None."""
-    for part in reversed([path, *path.parents]):
-        if not part.stat().st_mode & 0o001:
-            return part
-    return None
 
 
 def _filled_pipe(content: bytes) -> int:

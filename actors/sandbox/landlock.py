@@ -15,7 +15,7 @@ from typing import Final
 from actors.sandbox import launch, seccomp
 from actors.sandbox import limits as caps
 from actors.sandbox.cgroup import Hierarchy
-from actors.sandbox.launch import Door, Launched, LaunchFailed, Order, failure, log_pipe
+from actors.sandbox.launch import Door, Launched, LaunchFailed, Order, check_task, failure, log_pipe
 from actors.sandbox.spawner import Command, Spawner
 from actors.sandbox.tree import Tree
 
@@ -41,6 +41,7 @@ class Landlock:
         self._filter = seccomp.strict_program().hex()
 
     def start(self, order: Order) -> Launched:
+        check_task(order)
         with contextlib.ExitStack() as undo:
             group = self._door.group(order, undo)
             log, log_end = log_pipe()

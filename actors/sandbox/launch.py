@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from actors.sandbox import limits, outcome, processes
@@ -19,6 +21,7 @@ from trace_ray.errors import TraceError
 JOIN: Final = 'for door in $1; do echo 0 > "$door" || exit 97; done; shift; exec "$@"'
 JOIN_FAILED: Final = 97
 NO_LANDLOCK: Final = 96
+PATHS: Final = re.compile(r"(?<![\w.])/[^\s:]+")
 API_ADDRESS: Final = "127.0.0.1:9001"
 TASK_ROOT: Final = "/var/task"
 END_S: Final = 10.0  # a killed sandbox is gone in milliseconds; more means a stuck kernel
@@ -118,6 +121,28 @@ class Launched:
             self._group.close()
 
 
+def reachable(path: Path) -> Path | None:
+    """Return the first directory on the way that a user without rights on it cannot pass, or None.
+
+    Raises:
+        OSError: there is no such path.
+    """
+    for part in reversed([path, *path.parents]):
+        if not part.stat().st_mode & 0o001:
+            return part
+    return None
+
+
+def check_task(order: Order) -> None:
+    """Raises: LaunchFailed: the sandbox could not read the bundle's files. Its own words would not say why."""
+    try:
+        closed = reachable(Path(order.task)) if order.slot.uid is not None else None
+    except OSError:
+        raise LaunchFailed("the files of the bundle are not there: they were evicted, or the store has moved") from None
+    if closed is not None:
+        raise LaunchFailed("the files of the bundle lie below a directory that other users cannot pass: chmod o+x")
+
+
 class Door:
     """The first step of every sandbox on the host: a group with its limits, joined with our uid; then its own uid."""
 
@@ -178,6 +203,7 @@ def failure(what: str, log: int) -> LaunchFailed:
     """Return why a sandbox did not come up, with the last words of its trusted start."""
     try:
         said = outcome.tail(os.read(log, LOG_READ), 300).strip().replace("\n", "; ")
+        said = PATHS.sub("...", said)
     except OSError:
         said = ""
     return LaunchFailed(f"{what}: {said}" if said else what)

@@ -12,12 +12,12 @@ from typing import Final
 
 from actors.sandbox import cgroup, environment, pool, selftest
 from actors.sandbox import limits as caps
-from actors.sandbox.bubblewrap import TMP, Bubblewrap, reachable
+from actors.sandbox.bubblewrap import TMP, Bubblewrap
 from actors.sandbox.cgroup import CgroupUnavailable
 from actors.sandbox.events import Events
 from actors.sandbox.invoker import Ask, Cancelled
 from actors.sandbox.landlock import Landlock
-from actors.sandbox.launch import API_ADDRESS, TASK_ROOT, Backend, LaunchFailed, Order
+from actors.sandbox.launch import API_ADDRESS, TASK_ROOT, Backend, LaunchFailed, Order, reachable
 from actors.sandbox.outcome import DETAIL, cleaned
 from actors.sandbox.pool import Pool
 from actors.sandbox.queries import Queries

@@ -125,26 +125,29 @@ def latencies(bench: Bench, rounds: int) -> dict[str, list[float]]:
 
 def sustained(bench: Bench, seconds: float) -> tuple[float, str]:
     """Return tasks a second in fresh sandboxes, two at a time, and what was left afterwards."""
-    for _ in range(4):  # the threads that clear away are there from now on
-        bench.call(bench.cold, "python")
+    _drive(bench, 1.0)  # from now on the threads that clear away are there
     time.sleep(1.0)
     before = (len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
-    end, counts = time.monotonic() + seconds, [0, 0]
-
-    def work(place: int) -> None:
-        while time.monotonic() < end:
-            bench.call(bench.cold, "python")
-            counts[place] += 1
-
-    began = time.monotonic()
-    with ThreadPoolExecutor(2) as threads:
-        list(threads.map(work, range(2)))
-    rate = sum(counts) / (time.monotonic() - began)
+    rate = _drive(bench, seconds)
     time.sleep(1.0)  # what is dead is cleared away behind the caller's back
     after = (len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
     leaked = [name for name, old, new in zip(("descriptors", "threads"), before, after, strict=True) if new > old]
     leaked += ["processes"] if arena.survivors("bench-none") or _own_sandboxes() else []
     return rate, ", ".join(leaked) or "nothing"
+
+
+def _drive(bench: Bench, seconds: float) -> float:
+    """Return tasks a second."""
+    began, counts = time.monotonic(), [0, 0]
+
+    def work(place: int) -> None:
+        while time.monotonic() < began + seconds:
+            bench.call(bench.cold, "python")
+            counts[place] += 1
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(work, range(2)))
+    return sum(counts) / (time.monotonic() - began)
 
 
 def _own_sandboxes() -> bool:

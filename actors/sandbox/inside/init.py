@@ -10,7 +10,7 @@ import resource
 import sys
 
 PORT = 9001
-OPEN_FILES = 256
+MOST_FILES = 1 << 16  # a supervisor may have many open, and numbers are inherited
 NODE = "/opt/node/bin/node"
 REFUSED = 98
 LIMITS = {
@@ -29,7 +29,7 @@ def main() -> None:
     channel_number, language, *limits = sys.argv[1:]
     sys.argv[1:] = []  # the number is chance, and a handler sees none
     _hand_out(int(channel_number))
-    os.closerange(3, OPEN_FILES)
+    os.closerange(3, MOST_FILES)
     for limit in limits:
         name, _, value = limit.partition("=")
         resource.setrlimit(LIMITS[name], (int(value), int(value)))

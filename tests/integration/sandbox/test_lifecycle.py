@@ -1,8 +1,10 @@
 """What happens around an invocation: lost leases, killed supervisors, busy machines, several at once."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -15,10 +17,14 @@ from uuid import uuid4
 
 import pytest
 
-from actors.sandbox import cgroup, session
+from actors.sandbox import cgroup, session, slots
 from actors.sandbox import limits as caps
 from actors.sandbox import supervisor as supervising
+from actors.sandbox.bubblewrap import Bubblewrap
 from actors.sandbox.invoker import QueryAnswer, QueryCall, RuntimeInvoker
+from actors.sandbox.landlock import Landlock
+from actors.sandbox.launch import Order
+from actors.sandbox.spawner import Command, Spawner
 from actors.sandbox.supervisor import Supervisor
 from tests.conftest import REPOSITORY, wait_until
 from tests.integration.sandbox import arena
@@ -135,6 +141,18 @@ def test_what_cannot_start_says_so(ours: RuntimeInvoker, bundles: Path, change: 
     result = ours.invoke(dataclasses.replace(order, **change), arena.Asker(), never)
     assert result.outcome is OutcomeKind.SANDBOX_UNAVAILABLE
     assert result.detail
+    assert "/" not in result.detail
+
+
+def test_bundle_that_its_sandbox_cannot_reach_says_so(ours: RuntimeInvoker, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    order = arena.invocation(arena.bundle("ok_baseline", closed), {}, function="f")
+    result = ours.invoke(order, arena.Asker(), never)
+    if arena.groups() is None:  # sandboxes have our own uid then
+        assert result.outcome is OutcomeKind.OK
+    else:
+        assert (result.outcome, "chmod o+x" in result.detail) == (OutcomeKind.SANDBOX_UNAVAILABLE, True)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +182,78 @@ arena.supervisor().invoke(order, arena.Asker(), lambda: False)
         assert left_groups(child.pid)
         groups.sweep()
         assert left_groups(child.pid) == []
+
+
+@pytest.mark.parametrize("backend", [Bubblewrap, Landlock])
+def test_every_process_of_a_sandbox_has_a_uid_of_its_own(backend: type[Bubblewrap | Landlock], bundles: Path) -> None:
+    """Seen from the host, and inside its control group; two at once have two uids."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a sandbox another uid")
+    functions = [f"f-{uuid4().hex}" for _ in range(2)]
+    over = threading.Event()
+    invoker = arena.supervisor(backend(arena.open_tree(), arena.groups(), Spawner()))
+    bundle = arena.bundle("sleep_forever", bundles)
+    with ThreadPoolExecutor(2) as threads:
+        orders = [arena.invocation(bundle, {}, function=function) for function in functions]
+        running = [threads.submit(invoker.invoke, order, arena.Asker(), over.is_set) for order in orders]
+        wait_until(lambda: all(inner(function) for function in functions), what="both sandboxes")
+        uids = [{Path(f"/proc/{pid}").stat().st_uid for pid in inner(function)} for function in functions]
+        groups = [Path(f"/proc/{inner(function)[-1]}/cgroup").read_text() for function in functions]
+        over.set()
+        assert [done.result().outcome for done in running] == [OutcomeKind.LOST_LEASE] * 2
+    assert [len(found) for found in uids] == [1, 1]
+    assert uids[0] != uids[1]
+    assert min(uids[0] | uids[1]) >= slots.FIRST_UID
+    assert all(cgroup.PREFIX in group for group in groups)
+
+
+class Careless(Spawner):
+    """Lets the environment and a descriptor of this process through."""
+
+    def __init__(self, held: int) -> None:
+        super().__init__()
+        self._held = held
+
+    def start(self, command: Command) -> subprocess.Popen[bytes]:
+        environment = {**command.environment, "AWS_SECRET_ACCESS_KEY": arena.CANARY}
+        return super().start(dataclasses.replace(command, keep=(*command.keep, self._held), environment=environment))
+
+
+def test_sandbox_closes_and_clears_what_its_start_lets_through(bundles: Path) -> None:
+    with Path(__file__).open() as held:
+        invoker = arena.supervisor(Bubblewrap(arena.open_tree(), arena.groups(), Careless(held.fileno())))
+        environment = json.loads(arena.run(invoker, arena.bundle("env_secrets", bundles), {}).response)["environment"]
+        above = json.loads(arena.run(invoker, arena.bundle("fd_leak", bundles), {}).response)["above"]
+    assert "AWS_SECRET_ACCESS_KEY" not in environment
+    assert len(above) == 1
+
+
+def test_sandbox_outlives_the_thread_that_asked_for_it(bundles: Path) -> None:
+    """The kernel ties a child's death to the thread that made it: that must not be a caller's."""
+    backend = Bubblewrap(arena.open_tree(), arena.groups(), Spawner())
+    slot = arena.Slots(1, first=arena.SLOTS + 3).take()
+    assert slot is not None
+    order = Order(slot, "python", str(arena.bundle("sleep_forever", bundles)), arena.LIMITS, {"_HANDLER": "-"})
+    with ThreadPoolExecutor(1) as threads:
+        launched = threads.submit(backend.start, order).result()
+    try:
+        waiting = select.poll()
+        waiting.register(launched.log, select.POLLIN)  # its bootstrap complains of its environment, and ends
+        assert waiting.poll(10_000)
+        assert b"Traceback" in os.read(launched.log, 65536)
+    finally:
+        launched.close()
+        slot.release()
+
+
+def inner(function: str) -> list[int]:
+    """Return the processes of an invocation behind all its walls."""
+    found: list[int] = []
+    for pid in arena.carrying(function.encode()):
+        with contextlib.suppress(OSError):
+            if "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text():
+                found.append(pid)
+    return found
 
 
 def left_groups(pid: int) -> list[Path]:
