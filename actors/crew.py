@@ -14,7 +14,9 @@ from typing import cast
 
 from actors import wire
 from actors.dispatcher import HeadAnswer, Inbox
+from actors.orders import Group, Result
 from actors.runtime import (
+    WORKER_PREFIX,
     Spawn,
     WorkerDied,
     WorkerHandle,
@@ -25,7 +27,7 @@ from actors.runtime import (
     worker_place,
 )
 from actors.worker import Held
-from trace_ray.contracts import AttemptKey, HeadRequest, LeaseGroup, Outcome, WorkerId
+from trace_ray.contracts import AttemptKey, HeadRequest, WorkerId
 from trace_ray.retry import RetryPolicy, delay_s
 
 logger = logging.getLogger(__name__)
@@ -81,7 +83,8 @@ class Crew:
     `attempt_s` is how long an attempt's lease is renewed: one that has not ended by then hangs. `build` names the code
     of this process: living workers of another one are replaced. A slot is one call at a worker, which runs `per_call`
     groups one after another and answers for all of them at once: one, so that a slow range holds back no other, unless
-    ranges are so short that the calls cost more than they do.
+    ranges are so short that the calls cost more than they do. `prefix` begins the names of its workers; `wake` is set
+    when something came in, and may be shared with another crew.
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class Crew:
         attempt_s: float,
         build: str,
         per_call: int = 1,
+        prefix: str = WORKER_PREFIX,
+        wake: asyncio.Event | None = None,
     ) -> None:
         self._spawn = spawn
         self._kill = kill
@@ -104,19 +109,26 @@ class Crew:
         self._attempt_s = attempt_s
         self._build = build
         self._per_call = per_call
+        self._prefix = prefix
         self._probe_s = min(PROBE_S, silence_s / 12)
         self._members: dict[WorkerId, Member] = {}
         self._inbox = Inbox()
         self._deaths: dict[int, int] = {}
         self._sequence = 0
         self._background: set[asyncio.Task[None]] = set()
-        self.wake = asyncio.Event()
+        self.wake = wake or asyncio.Event()
 
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def adopt(self, living: Mapping[WorkerId, WorkerHandle]) -> tuple[list[Held], list[WorkerId]]:
         """Take over the workers of an earlier Dispatcher: what each holds, and which of them gave no answer."""
-        answers = await asyncio.gather(*(self._meet(worker_id, handle) for worker_id, handle in living.items()))
+        answers = await asyncio.gather(
+            *(
+                self._meet(worker_id, handle)
+                for worker_id, handle in living.items()
+                if worker_id.startswith(self._prefix)
+            )
+        )
         held = [one for one in answers if one is not None]
         silent = [worker_id for worker_id in self._members if worker_id not in {one.worker_id for one in held}]
         return held, silent
@@ -151,7 +163,7 @@ class Crew:
         places = {worker_place(worker_id)[0] for worker_id in self._members}
         for index in range(self._size):
             if index not in places:
-                self._background_task(self._hire(worker_name(index, 0)))
+                self._background_task(self._hire(worker_name(index, 0, self._prefix)))
 
     def dismiss(self) -> tuple[WorkerId, ...]:
         """End every worker and return their names, whose leases are to be freed."""
@@ -206,7 +218,7 @@ class Crew:
     def _fill_place(self, worker_id: WorkerId) -> None:
         index, generation = worker_place(worker_id)
         self._deaths[index] = self._deaths.get(index, 0) + 1
-        self._background_task(self._replace(worker_name(index, generation + 1), self._deaths[index]))
+        self._background_task(self._replace(worker_name(index, generation + 1, self._prefix), self._deaths[index]))
 
     async def _retire(self, member: Member) -> None:
         """Replace an idle worker of another build. It holds nothing, so no lease is freed."""
@@ -214,7 +226,7 @@ class Crew:
         del self._members[member.worker_id]
         self._kill(member.handle)
         logger.info("worker of another build replaced", extra={"worker_id": member.worker_id})
-        await self._hire(worker_name(index, generation + 1))
+        await self._hire(worker_name(index, generation + 1, self._prefix))
 
     async def _replace(self, worker_id: WorkerId, deaths: int) -> None:
         await asyncio.sleep(delay_s(deaths, RESPAWN, jitter=1.0))
@@ -248,9 +260,9 @@ class Crew:
         for member in self._members.values():
             member.committed |= member.delivered & gone
 
-    def place(self, groups: Iterable[LeaseGroup]) -> None:
+    def place(self, groups: Iterable[Group]) -> None:
         """Send groups to their workers. One that died meanwhile is reported dead again, which frees the leases."""
-        of_worker: dict[WorkerId, list[LeaseGroup]] = {}
+        of_worker: dict[WorkerId, list[Group]] = {}
         for group in groups:
             of_worker.setdefault(group.worker_id, []).append(group)
         for worker_id, its_groups in of_worker.items():
@@ -274,7 +286,7 @@ class Crew:
         self._background_task(self._ask_head(ready[self._sequence % len(ready)], request))
         return True
 
-    async def _drive(self, member: Member, number: int, groups: Sequence[LeaseGroup]) -> None:
+    async def _drive(self, member: Member, number: int, groups: Sequence[Group]) -> None:
         try:
             outcomes = wire.outcomes(await answer(member.handle.run.remote(wire.pack(groups))))
         except WorkerDied:
@@ -364,7 +376,7 @@ class Crew:
             for member in self._members.values()
         ]
 
-    def _receive(self, member: Member, outcomes: Iterable[Outcome]) -> None:
+    def _receive(self, member: Member, outcomes: Iterable[Result]) -> None:
         arrived = tuple(outcomes)
         member.delivered.update(outcome.attempt for outcome in arrived)
         self._inbox = self._merge(outcomes=arrived)
@@ -372,7 +384,7 @@ class Crew:
     def _merge(
         self,
         *,
-        outcomes: tuple[Outcome, ...] = (),
+        outcomes: tuple[Result, ...] = (),
         heads: tuple[HeadAnswer, ...] = (),
         dead: tuple[WorkerId, ...] = (),
         alive: tuple[AttemptKey, ...] = (),

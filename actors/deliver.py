@@ -106,6 +106,10 @@ class Deliverer:
             logger.warning("delivery leases ended without a word", extra={"deliveries": len(reaped)})
         return Ticked(len(reaped), len(leased))
 
+    def wake(self) -> None:
+        """Look at the ledger now instead of in a moment."""
+        self._news.set()
+
     def close(self) -> None:
         """Wait for what is being sent, and let go of the database."""
         for pool in self._pools.values():

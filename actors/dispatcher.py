@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from actors.evaluations import Evaluations
+from actors.orders import Evaluated, EvaluationGroup, Result
 from state import evaluations, jobs, outbox, tasks
 from state.db import Connection, Database, pipelined
 from trace_ray.config import OUTBOX_RETRIES
@@ -18,7 +20,6 @@ from trace_ray.contracts import (
     Failure,
     HeadRequest,
     LeaseGroup,
-    Outcome,
     Publication,
     VersionId,
     WorkerId,
@@ -65,13 +66,17 @@ class HeadAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Inbox:
-    """What came in since the last tick. `alive`: attempts on workers that answer; `slots`: one id per free slot."""
+    """What came in since the last tick. `alive`: attempts on workers that answer; `slots`: one id per free slot.
 
-    outcomes: tuple[Outcome, ...] = ()
+    `evaluators`: one id per free slot for evaluations.
+    """
+
+    outcomes: tuple[Result, ...] = ()
     heads: tuple[HeadAnswer, ...] = ()
     dead: tuple[WorkerId, ...] = ()
     alive: tuple[AttemptKey, ...] = ()
     slots: tuple[WorkerId, ...] = ()
+    evaluators: tuple[WorkerId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What follows from a tick. `settled` outcomes are committed or refused for good and can be forgotten."""
+    """What follows from a tick. `settled` outcomes are committed or refused for good and can be forgotten.
+
+    `evaluating`: some rule is enabled, so that evaluators are needed; None when that was not looked up.
+    """
 
     groups: tuple[LeaseGroup, ...]
     heads: tuple[HeadRequest, ...]
@@ -94,16 +102,28 @@ class Orders:
     refused: tuple[Refusal, ...]
     planned: int
     reaped: int
+    evaluations: tuple[EvaluationGroup, ...] = ()
+    evaluating: bool | None = None
 
 
 class Dispatcher:
     """The scheduler's core. One thread at a time."""
 
-    def __init__(self, database: Database, *, holder: str, timing: Timing, build: str = "") -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        holder: str,
+        timing: Timing,
+        build: str = "",
+        evaluations: Evaluations | None = None,
+    ) -> None:
+        """Args: evaluations: None leases none; they are planned all the same."""
         self._database = database
         self._holder = holder
         self._timing = timing
         self._build = build
+        self._evaluations = evaluations
         self._epoch = Epoch(0)
         self._renew_at = 0.0
         self._reap_at = 0.0
@@ -166,6 +186,7 @@ class Dispatcher:
                     orders, claim, taken = self._schedule(conn, orders, cursors, inbox.slots, now)
                 groups = tuple(claim.groups()) if claim else ()
                 drained = outbox.handle(conn, self._epoch, taken, HANDLERS, policy=OUTBOX_RETRIES)
+                orders = self._evaluate(conn, orders, inbox.evaluators, now)
         except (FencedError, DatabaseUnavailable):
             raise
         except Exception:  # whatever is wrong with the schedule must not hold back results
@@ -186,6 +207,7 @@ class Dispatcher:
     def _settle(self, conn: Connection, inbox: Inbox, *, reap: bool, renew: bool) -> Orders:
         publications = [outcome for outcome in inbox.outcomes if isinstance(outcome, Publication)]
         failures = [outcome for outcome in inbox.outcomes if isinstance(outcome, Failure)]
+        evaluated = [outcome for outcome in inbox.outcomes if isinstance(outcome, Evaluated)]
         policy = self._timing.policy
         for answer in inbox.heads:
             if answer.head is not None:
@@ -195,6 +217,7 @@ class Dispatcher:
                 jobs.record_head_error(conn, self._epoch, answer.rpc_pool, answer.chain_id, message)
         completions = tasks.complete(conn, self._epoch, publications, policy=policy) if publications else []
         failed = tasks.fail(conn, self._epoch, failures, policy=policy) if failures else []
+        ended = self._evaluations.settle(conn, self._epoch, evaluated) if evaluated and self._evaluations else []
         unreached = [failure.attempt.task_id for failure in failures if failure.unreachable]
         if unreached:
             jobs.doubt_heads(conn, self._epoch, unreached)
@@ -214,7 +237,9 @@ class Dispatcher:
             ),
             failed=tuple(failures),
             refused=tuple(
-                Refusal(done.attempt, done.reason or "refused") for done in [*completions, *failed] if not done.accepted
+                Refusal(done.attempt, done.reason or "refused")
+                for done in [*completions, *failed, *ended]
+                if not done.accepted
             ),
             planned=0,
             reaped=reaped,
@@ -232,6 +257,14 @@ class Dispatcher:
         if claim:
             claim.look_around()
         return replace(orders, heads=tuple(heads), planned=planned), claim, taken
+
+    def _evaluate(self, conn: Connection, orders: Orders, slots: Sequence[WorkerId], now: float) -> Orders:
+        """Lease evaluations out: after the events, of which new ones may have come."""
+        if self._evaluations is None:
+            return orders
+        leased = tuple(self._evaluations.lease(conn, self._epoch, slots)) if slots else ()
+        wanted = self._evaluations.wanted(conn) if now >= self._heads_at else None
+        return replace(orders, evaluations=leased, evaluating=wanted)
 
 
 def _tell(drained: outbox.Drained) -> None:

@@ -16,13 +16,16 @@ from actors import runtime, wire
 from actors.crew import Crew
 from actors.dispatcher import Dispatcher as Core
 from actors.dispatcher import HeadAnswer, Timing
+from actors.evaluations import Evaluations
 from actors.metrics import Metrics
-from actors.term import DispatcherStatus, Term
+from actors.orders import EvaluationGroup
+from actors.term import DispatcherStatus, Evaluators, Term
 from actors.worker import Held, Worker
 from state.db import Database
 from trace_ray import config, logs
 from trace_ray.build import build_id
-from trace_ray.contracts import AttemptKey, HeadRequest, WorkerId
+from trace_ray.contracts import AttemptKey, HeadRequest, LeaseGroup, WorkerId
+from trace_ray.key_files import open_keys
 
 LOCAL_REPLICAS: Final = 2  # a laptop has other work
 REPLICAS: Final = 8
@@ -32,7 +35,8 @@ HELD: Final = 512  # requests that the proxy holds while no replica takes them, 
 RETRY_S: Final = 1.0
 SURGE_PERCENT: Final = 25  # of the replicas, rounded up: new ones answer before as many old ones go
 UPSCALE_S: Final = 5.0  # Serve's own 30 s are longer than anybody waits in front of a busy replica
-LOOK_BACK_S: Final = 10.0  # Serve is told of the load so often; a longer mean only makes it act later
+LOOK_BACK_S: Final = 10.0  # a longer mean only makes Serve act later
+REPORT_S: Final = 5.0  # replicas tell their load so often
 LONGEST_S: Final = config.TASK_QUERY_S + 30.0  # a question, and the upload and audit of its answer
 STARTS: Final = 3  # tries of a build that does not start, before the one that runs is left alone
 
@@ -68,7 +72,7 @@ class CryoWorker:
 
     @ray.method
     def run(self, groups: bytes) -> bytes:
-        return wire.pack(self._worker.run(wire.groups(groups)))
+        return wire.pack(self._worker.run(wire.groups(groups, LeaseGroup)))
 
     @ray.method(concurrency_group="control")
     def held(self, acknowledged: bytes | Sequence[AttemptKey]) -> Held:
@@ -84,6 +88,34 @@ class CryoWorker:
 
     def __repr__(self) -> str:
         return "CryoWorker"
+
+
+@actor(concurrency_groups={"control": 2})
+class Evaluator:
+    """Runs evaluations in sandboxes, each in a thread of its own; `run` in `max_concurrency` threads."""
+
+    def __init__(self, worker_id: WorkerId, data_dir: Path) -> None:
+        from actors.evaluating import make_evaluator  # late: as in the worker
+
+        build_id()
+        settings = config.load_stack(data_dir)
+        logs.set_up(json=True, secrets=config.secrets(settings))
+        self._worker = Worker(worker_id, make_evaluator(settings).run)
+
+    @ray.method
+    def run(self, groups: bytes) -> bytes:
+        return wire.pack(self._worker.run(wire.groups(groups, EvaluationGroup)))
+
+    @ray.method(concurrency_group="control")
+    def held(self, acknowledged: bytes | Sequence[AttemptKey]) -> Held:
+        return self._worker.held(wire.keys(acknowledged))
+
+    @ray.method(concurrency_group="control")
+    def version(self) -> str:
+        return build_id()
+
+    def __repr__(self) -> str:
+        return "Evaluator"
 
 
 @actor(concurrency_groups={"control": 8})
@@ -121,6 +153,22 @@ class Dispatcher:
         return "Dispatcher"
 
 
+@actor
+class Alerts:
+    """Sinks and delivers alert events."""
+
+    def __init__(self, data_dir: Path) -> None:
+        from actors.alerting import for_stack  # late: as in the worker
+
+        settings = config.load_stack(data_dir)
+        logs.set_up(json=True, secrets=config.secrets(settings))
+        self._alerting = for_stack(settings)
+        self._alerting.start()
+
+    def __repr__(self) -> str:
+        return "Alerts"
+
+
 def begin_term(data_dir: Path) -> Term:
     """Wire one Dispatcher: ledger, crew of Ray actors, metrics."""
     settings = config.load_stack(data_dir)
@@ -130,6 +178,7 @@ def begin_term(data_dir: Path) -> Term:
     database = Database(config.state_url(settings), application_name="trace-dispatcher")
     policy = config.LOCAL_RETRIES if settings.embedded_postgres else config.RETRIES
     timing = Timing(lease_s=settings.lease_s, leader_s=settings.leader_s, policy=policy)
+    wake = asyncio.Event()
     crew = Crew(
         partial(spawn_worker, data_dir=data_dir, space=space),
         runtime.kill,
@@ -138,14 +187,43 @@ def begin_term(data_dir: Path) -> Term:
         silence_s=settings.lease_s,
         attempt_s=settings.range_timeout_s + settings.lease_s,
         build=build_id(),
+        wake=wake,
     )
+    keys = open_keys(
+        settings.data_dir, pem=settings.token_keys, jwks_url=settings.jwks_url, issuer=settings.token_issuer
+    )
+    evaluations = Evaluations(keys.tasks.ring, lease_s=settings.lease_s, policy=policy)
     return Term(
-        Core(database, holder=holder, timing=timing, build=build_id()),
+        Core(database, holder=holder, timing=timing, build=build_id(), evaluations=evaluations),
         crew,
+        evaluators=evaluators(data_dir, space, wake, lease_s=settings.lease_s),
         living=partial(runtime.workers, space),
         record=Metrics().record,
         upkeep=partial(sweep, settings),
     )
+
+
+def evaluators(data_dir: Path, space: str, wake: asyncio.Event, *, lease_s: float) -> Evaluators:
+    """Wire what alerts need: one evaluator, which runs as many sandboxes as fit, and the sink with the deliveries."""
+    crew = Crew(
+        partial(spawn_evaluator, data_dir=data_dir, space=space),
+        runtime.kill,
+        size=1,
+        slots=config.EVALUATOR_SLOTS,
+        silence_s=lease_s,
+        attempt_s=config.EVALUATION_MAX_S + lease_s,
+        build=build_id(),
+        prefix=runtime.EVALUATOR_PREFIX,
+        wake=wake,
+    )
+    return Evaluators(
+        crew, partial(runtime.ensure_alerts, Alerts, data_dir=data_dir), partial(runtime.end_alerts, space)
+    )
+
+
+def spawn_evaluator(worker_id: WorkerId, *, data_dir: Path, space: str) -> runtime.WorkerHandle:
+    options = runtime.worker_options(worker_id, space, slots=config.EVALUATOR_SLOTS)
+    return runtime.create_worker(Evaluator, options, worker_id, data_dir)
 
 
 def spawn_worker(worker_id: WorkerId, *, data_dir: Path, space: str) -> runtime.WorkerHandle:
@@ -179,6 +257,7 @@ def query_application(data_dir: Path, *, embedded: bool) -> Any:
             target_ongoing_requests=QUESTIONS,
             upscale_delay_s=UPSCALE_S,
             look_back_period_s=LOOK_BACK_S,
+            metrics_interval_s=REPORT_S,
         ),
         max_ongoing_requests=WAITING,
         max_queued_requests=HELD,

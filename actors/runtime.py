@@ -7,6 +7,7 @@ Everything that Ray can say (death, silence, names) is turned here into plain va
 # (Ray's own types are partly unknown; what leaves this file is typed by the protocols below)
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import signal
@@ -35,7 +36,9 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK: Final = "127.0.0.1"
 DISPATCHER: Final = "dispatcher"
+ALERTS: Final = "alerts"
 WORKER_PREFIX: Final = "cryo/"
+EVALUATOR_PREFIX: Final = "evaluator/"
 ACTOR_DEATH: Final = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)  # the last three stand alone
 CONNECT_S: Final = 60.0  # longer than Ray's own 20 s for a wrong address
 WORKER_CPUS: Final = 0.25  # decoding is CPU work, but a laptop's two cores must fit the whole pool
@@ -177,6 +180,20 @@ def ensure_dispatcher(actor: Any, *, data_dir: Path) -> DispatcherHandle:
     return cast(DispatcherHandle, actor.options(**options).remote(data_dir))
 
 
+def ensure_alerts(actor: Any, *, data_dir: Path) -> None:
+    """Start what sinks and delivers the alert events of a stack, unless it runs. Ray starts it again when it dies."""
+    space = namespace(data_dir)
+    actor.options(
+        name=ALERTS, namespace=space, lifetime="detached", get_if_exists=True, max_restarts=-1, num_cpus=0
+    ).remote(data_dir)
+
+
+def end_alerts(space: str) -> None:
+    """End it, if it runs. What it was at comes again: its leases expire."""
+    with contextlib.suppress(ValueError):
+        ray.kill(ray.get_actor(ALERTS, namespace=space), no_restart=True)
+
+
 def _placement(resource: str, amount: float) -> dict[str, object]:
     """Ask for a custom resource only where some node offers it: a plain `ray start --head` has none."""
     return {"resources": {resource: amount}} if resource in ray.cluster_resources() else {}
@@ -195,7 +212,7 @@ def workers(space: str) -> dict[WorkerId, WorkerHandle]:
     found: dict[WorkerId, WorkerHandle] = {}
     listed = cast(Iterable[Mapping[str, str]], ray.util.list_named_actors(all_namespaces=True))
     for actor in listed:
-        if actor["namespace"] == space and actor["name"].startswith(WORKER_PREFIX):
+        if actor["namespace"] == space and actor["name"].startswith((WORKER_PREFIX, EVALUATOR_PREFIX)):
             try:
                 handle = ray.get_actor(actor["name"], namespace=space)
             except ValueError:  # it died since it was listed
@@ -273,12 +290,12 @@ async def _awaited(call: Awaitable[Any]) -> Any:
 Spawn = Callable[[WorkerId], WorkerHandle]
 
 
-def worker_name(index: int, generation: int) -> WorkerId:
+def worker_name(index: int, generation: int, prefix: str = WORKER_PREFIX) -> WorkerId:
     """Return `cryo/<index>.<generation>`; a generation counts the replacements of one place in the pool."""
-    return WorkerId(f"{WORKER_PREFIX}{index}.{generation}")
+    return WorkerId(f"{prefix}{index}.{generation}")
 
 
 def worker_place(worker_id: WorkerId) -> tuple[int, int]:
     """Return the index and generation of a worker's name."""
-    index, generation = worker_id.removeprefix(WORKER_PREFIX).split(".")
+    index, generation = worker_id.partition("/")[2].split(".")
     return int(index), int(generation)

@@ -43,20 +43,36 @@ class DispatcherStatus:
     stopped: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluators:
+    """What alerts need beside the ledger: `begin` starts what sinks and delivers events, `end` stops it.
+
+    `crew` shares its `wake` with that of the ranges.
+    """
+
+    crew: Crew
+    begin: Callable[[], object]
+    end: Callable[[], object]
+
+
 class Term:
-    """The loop around a `Dispatcher` and its `Crew`."""
+    """The loop around a `Dispatcher` and its crews: one for ranges, and one for evaluations once a rule wants it."""
 
     def __init__(
         self,
         core: Dispatcher,
         crew: Crew,
         *,
+        evaluators: Evaluators | None = None,
         living: Callable[[], Mapping[WorkerId, WorkerHandle]],
         record: Record,
         upkeep: Callable[[], object] | None = None,
     ) -> None:
         self._core = core
         self._crew = crew
+        self._evaluators = evaluators
+        self._evaluating = False
+        self._crews = (crew, evaluators.crew) if evaluators else (crew,)
         self._living = living
         self._record = record
         self._upkeep = upkeep
@@ -91,12 +107,14 @@ class Term:
         self._crew.wake.set()
         await self.ended.wait()
         until = time.monotonic() + drain_s
-        inbox = self._crew.collect()
-        while self._crew.busy() and time.monotonic() < until:
+        inbox = self._collect()
+        while any(crew.busy() for crew in self._crews) and time.monotonic() < until:
             self._crew.put_back(await self._commit(inbox))
             await self._pause()
-            inbox = self._crew.collect()
-        left = self._crew.dismiss()
+            inbox = self._collect()
+        left = tuple(worker_id for crew in self._crews for worker_id in crew.dismiss())
+        if self._evaluators:
+            await asyncio.to_thread(self._evaluators.end)
         await self._commit(Inbox(outcomes=inbox.outcomes, dead=inbox.dead + left))
         try:
             await asyncio.to_thread(self._core.resign)
@@ -114,10 +132,14 @@ class Term:
             except DatabaseUnavailable as error:
                 self._tell(str(error))
             await asyncio.sleep(LEAD_RETRY_S)
-        held, silent = await self._crew.adopt(self._living())
+        living = self._living()
+        answers = [await crew.adopt(living) for crew in self._crews]
+        held = [one for found, _ in answers for one in found]
+        silent = [worker_id for _, found in answers for worker_id in found]
         keys = {one.worker_id: [*one.running, *(outcome.attempt for outcome in one.finished)] for one in held}
         adopted = await asyncio.to_thread(self._core.recover, keys, silent)
-        self._crew.keep(held, adopted)
+        for crew, (found, _) in zip(self._crews, answers, strict=True):
+            crew.keep(found, adopted)
         self._crew.start()
         logger.info("term began", extra={"epoch": self._core.epoch, "adopted": len(adopted), "workers": len(held)})
 
@@ -143,12 +165,16 @@ class Term:
         """
         if not await asyncio.to_thread(self._core.lead):
             raise FencedError("another Dispatcher leads")
-        await asyncio.to_thread(self._core.recover, *self._crew.holds())
+        held, silent = self._crew.holds()
+        if self._evaluators:
+            more, unheard = self._evaluators.crew.holds()
+            held, silent = held | more, silent + unheard
+        await asyncio.to_thread(self._core.recover, held, silent)
         self._doubtful = False
         logger.info("term goes on", extra={"epoch": self._core.epoch})
 
     async def _one_tick(self) -> None:
-        inbox = self._crew.collect()
+        inbox = self._collect()
         try:
             if self._doubtful:
                 await self._lead_again()
@@ -172,15 +198,41 @@ class Term:
 
     def _follow(self, orders: Orders, inbox: Inbox) -> None:
         self._asked -= {(answer.rpc_pool, answer.chain_id) for answer in inbox.heads}
-        self._crew.settled(orders.settled)
+        for crew in self._crews:
+            crew.settled(orders.settled)
         self._crew.place(orders.groups)
+        if self._evaluators:
+            self._evaluators.crew.place(orders.evaluations)
+            self._evaluate(wanted=orders.evaluating)
         for request in orders.heads:
             self._ask_head(request)
-        if orders.groups or orders.planned:
+        if orders.groups or orders.planned or orders.evaluations:
             self._crew.wake.set()
         self._ticks += 1
         self._record(orders)
         self._tell(None)
+
+    def _collect(self) -> Inbox:
+        """Return what came in at all crews."""
+        inbox = self._crew.collect()
+        if self._evaluators is None:
+            return inbox
+        other = self._evaluators.crew.collect()
+        return Inbox(
+            outcomes=inbox.outcomes + other.outcomes,
+            heads=inbox.heads,
+            dead=inbox.dead + other.dead,
+            alive=inbox.alive + other.alive,
+            slots=inbox.slots,
+            evaluators=other.slots,
+        )
+
+    def _evaluate(self, *, wanted: bool | None) -> None:
+        """Begin with alerts when the first rule wants it. They stay: a rule that is paused may go on."""
+        if wanted and self._evaluators and not self._evaluating:
+            self._evaluating = True
+            self._evaluators.begin()
+            self._evaluators.crew.start()
 
     def _ask_head(self, request: HeadRequest) -> None:
         key = (request.rpc_pool, request.chain_id)
@@ -209,6 +261,5 @@ class Term:
             self._crew.wake.clear()
 
     def _tell(self, error: str | None) -> None:
-        self.status = DispatcherStatus(
-            int(self._core.epoch), error is None, self._ticks, tuple(self._crew.status()), error
-        )
+        workers = tuple(one for crew in self._crews for one in crew.status())
+        self.status = DispatcherStatus(int(self._core.epoch), error is None, self._ticks, workers, error)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from io import BytesIO
 from operator import attrgetter
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID, SafeUUID
 
+from actors.orders import Group, Result
 from trace_ray.contracts import (
     AttemptKey,
     BlockRange,
@@ -20,10 +21,11 @@ from trace_ray.contracts import (
     Failure,
     Lease,
     LeaseGroup,
-    Outcome,
     Publication,
     Task,
 )
+
+G = TypeVar("G", bound=Group)
 
 Reduced = tuple[Callable[..., object], tuple[object, ...]]
 
@@ -49,7 +51,7 @@ VALUES: Final = (LeaseGroup, Lease, Task, BlockRange, AttemptKey, Publication, C
 TABLE: Final[dict[type, Callable[[Any], Reduced]]] = {**{cls: _by_fields(cls) for cls in VALUES}, UUID: _by_bytes}
 
 
-def pack(values: Iterable[LeaseGroup] | Iterable[Outcome] | Iterable[AttemptKey]) -> bytes:
+def pack(values: Iterable[Group] | Iterable[Result] | Iterable[AttemptKey]) -> bytes:
     """Return the message that carries these values."""
     written = BytesIO()
     pickler = pickle.Pickler(written, protocol=5)
@@ -63,14 +65,18 @@ def keys(message: bytes | Sequence[AttemptKey]) -> Sequence[AttemptKey]:
     return cast(tuple[AttemptKey, ...], _unpack(message)) if isinstance(message, bytes) else message
 
 
-def groups(message: bytes) -> tuple[LeaseGroup, ...]:
-    """Return what a Dispatcher packed."""
-    return cast(tuple[LeaseGroup, ...], _unpack(message))
+def groups(message: bytes, kind: type[G]) -> tuple[G, ...]:
+    """Return what a Dispatcher packed.
+
+    Args:
+        kind: What its worker runs; the Dispatcher sends it nothing else.
+    """
+    return cast(tuple[G, ...], _unpack(message))
 
 
-def outcomes(message: bytes) -> tuple[Outcome, ...]:
+def outcomes(message: bytes) -> tuple[Result, ...]:
     """Return what a worker packed."""
-    return cast(tuple[Outcome, ...], _unpack(message))
+    return cast(tuple[Result, ...], _unpack(message))
 
 
 def _unpack(message: bytes) -> object:

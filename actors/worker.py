@@ -7,10 +7,14 @@ work that is still running and of results that its predecessor never received. N
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from trace_ray.contracts import AttemptKey, LeaseGroup, Outcome, WorkerId
+from actors.orders import Group, Result
+from trace_ray.contracts import AttemptKey, WorkerId
 
-Operator = Callable[[LeaseGroup], list[Outcome]]
+G = TypeVar("G", bound=Group)
+
+Operator = Callable[[G], Sequence[Result]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,25 +23,25 @@ class Held:
 
     worker_id: WorkerId
     running: tuple[AttemptKey, ...]
-    finished: tuple[Outcome, ...]
+    finished: tuple[Result, ...]
 
 
-class Worker:
+class Worker(Generic[G]):
     """One process of the pool. `run` may be called from several threads, one per slot."""
 
-    def __init__(self, worker_id: WorkerId, operator: Operator) -> None:
+    def __init__(self, worker_id: WorkerId, operator: Operator[G]) -> None:
         self._worker_id = worker_id
         self._operator = operator
         self._lock = threading.Lock()
         self._running: set[AttemptKey] = set()
-        self._finished: dict[AttemptKey, Outcome] = {}
+        self._finished: dict[AttemptKey, Result] = {}
 
-    def run(self, groups: Sequence[LeaseGroup]) -> list[Outcome]:
+    def run(self, groups: Sequence[G]) -> list[Result]:
         """Run the groups one after another; one outcome per lease, in order. Ordinary failures are outcomes."""
         keys = [lease.key for group in groups for lease in group.leases]
         with self._lock:
             self._running.update(keys)
-        outcomes: list[Outcome] = []
+        outcomes: list[Result] = []
         try:
             for group in groups:
                 done = self._operator(group)

@@ -77,6 +77,12 @@ def by_ids(conn: Connection, ids: Collection[RuleId]) -> dict[RuleId, Rule]:
     return {RuleId(row["rule_id"]): _rule(row) for row in rows}
 
 
+def any_enabled(conn: Connection) -> bool:
+    """Say whether there is an enabled rule in any organisation."""
+    (row,) = conn.execute(SQL["any_enabled"])
+    return bool(row["enabled"])
+
+
 # --- parts --------------------------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,11 @@ BUFFER_MAX_DELIVERIES: Final = 10
 BATCH_MAX_BYTES: Final = drafts.MAX_BATCH
 DELIVERY_RETRIES: Final = RetryPolicy(5.0, 1800.0, 12, 12)
 
+# --- alerts ------------------------------------------------------------------------------------------------------
+
+EVALUATOR_SLOTS: Final = 4  # sandboxes at once in an evaluator: they wait for answers more than they compute
+EVALUATION_MAX_S: Final = 900.0  # no rule may ask for more
+
 # --- queries ------------------------------------------------------------------------------------------------------
 
 QUERY_S: Final = 60.0

@@ -57,3 +57,7 @@ WHERE kind = 'evaluation' AND job_id = ANY(%(rules)b::uuid[]) GROUP BY job_id, s
 SELECT task_id, state, attempt, range_start, range_end, error FROM state.tasks
 WHERE kind = 'evaluation' AND job_id = %(rule)s::uuid AND state IN ('queued', 'running', 'dead') AND error IS NOT NULL
 ORDER BY state = 'dead' DESC, (error ->> 'at')::timestamptz DESC, task_id LIMIT %(limit)s::int;
+
+-- name: any_enabled
+-- Whether evaluations will have to be run.
+SELECT EXISTS (SELECT FROM state.rules WHERE enabled) AS enabled;

@@ -1,0 +1,223 @@
+"""An evaluation's whole way on real parts: leased, run in a sandbox that asks the query service, kept, and counted."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from actors.door import Door
+from actors.evaluate import Evaluator
+from actors.evaluations import Evaluations
+from actors.orders import Evaluated, EvaluationGroup
+from actors.sandbox.invoker import QueryCall
+from actors.sandbox.store import BundleStore
+from actors.sink import Sink, Sunk
+from state import alerts, bundles, deliveries, rules
+from state.db import Database, connect
+from tests import pg
+from tests.bundles import Packed, key, make
+from tests.integration.sandbox import arena
+from tests.integration.state import watching
+from tests.integration.state.ledger import POLICY
+from tests.served import Served, publish, served, settings_for
+from trace_ray.alerts import Rule
+from trace_ray.bundle.keys import public_bytes
+from trace_ray.bundle.manifest import Language
+from trace_ray.bundle.pushed import object_key
+from trace_ray.contracts import DEFAULT_ORG, WorkerId
+from trace_ray.key_files import FileKeys
+from trace_ray.lite.postgres import LocalPostgres
+from trace_ray.storage import FileStore
+
+HANDLER = """
+from datetime import datetime, timezone
+
+def handler(event, context):
+    span = event["range"]
+    rows = context.trace.query(
+        f"select block_number, block_hash, timestamp from devnet_blocks"
+        f" where block_number >= {span['from_block']} and block_number < {span['to_block']} order by 1"
+    )
+    context.trace.emit([
+        {
+            "alert_definition_id": event["alert_definition_id"],
+            "dedupe_key": f"{event['rule']}:{row['block_hash']}",
+            "event_time": datetime.fromtimestamp(row["timestamp"], timezone.utc).isoformat(),
+            "chain_id": event["chain_id"],
+            "block_number": row["block_number"],
+            "block_hash": row["block_hash"],
+            "tx_hash": None,
+            "payload": {"parameters": event["parameters"], "snapshot": event["snapshot"]},
+        }
+        for row in rows
+    ])
+"""
+BAD = {
+    "user_error": "def handler(event, context):\n    raise KeyError('here')\n",
+    "bad_output": "def handler(event, context):\n    context.trace.emit([{'dedupe_key': 'x', 'more': 1}])\n",
+    "query_denied": "def handler(event, context):\n    context.trace.query('from dataset', dataset_id='devnet_logs')\n",
+}
+
+
+@dataclass
+class World:
+    """A stack without Ray: one rule over `devnet_blocks`, whose bundle is pushed when it is wanted."""
+
+    service: Served
+    objects: FileStore
+    evaluator: Evaluator
+    evaluations: Evaluations
+    url: str
+    scratch: Path
+
+    def push(self, handler: str, version: str = "1.0") -> str:
+        made = make({"handler.py": Packed(handler.encode(), False)}, version=version)
+        path = self.scratch / "zip"
+        path.write_bytes(made.zip)
+        self.objects.put(path, object_key(DEFAULT_ORG, made.digest))
+        conn = self.service.conn
+        with conn.transaction():
+            bundles.trust(conn, DEFAULT_ORG, public_bytes(key()), list(Language))
+            return bundles.push(conn, DEFAULT_ORG, made.digest, made.envelope).digest
+
+    def watch(self, name: str, digest: str) -> Rule:
+        """Apply a rule and queue its evaluations over what is published."""
+        one = replace(watching.rule(name=name), bundle=digest)
+        conn = self.service.conn
+        with conn.transaction():
+            applied = rules.apply(conn, one, lambda _conn, _org, reference: reference)
+        watching.backfill(self.service.ledger, one)
+        return applied.rule
+
+    def lease(self, slots: int = 1) -> list[EvaluationGroup]:
+        conn, ledger = self.service.conn, self.service.ledger
+        with conn.transaction():
+            return self.evaluations.lease(conn, ledger.epoch, [WorkerId("evaluator/0.0")] * slots)
+
+    def settle(self, ended: list[Evaluated]) -> None:
+        conn, ledger = self.service.conn, self.service.ledger
+        with conn.transaction():
+            assert all(one.accepted for one in self.evaluations.settle(conn, ledger.epoch, ended))
+
+    def sink(self) -> Sunk:
+        database = Database(self.url, application_name="trace-test")
+        one = Sink(state=database, data=database, store=self.objects, scratch=self.scratch, route=deliveries.create)
+        try:
+            return one.run_once()
+        finally:
+            database.close()
+
+    def report(self, name: str) -> tuple[Counter[str], list[str]]:
+        with self.service.conn.transaction():
+            found = rules.report(self.service.conn, DEFAULT_ORG, name)
+        return Counter(found.evaluations), [one.message or "" for one in found.troubles]
+
+
+@pytest.fixture(scope="module")
+def world(postgres: LocalPostgres, tmp_path_factory: pytest.TempPathFactory, workspace: Path) -> Iterator[World]:
+    url, stack = pg.fresh_database(postgres), tmp_path_factory.mktemp("stack")
+    settings = settings_for(stack, url)
+    scratch = stack / "scratch-of-tests"
+    scratch.mkdir()
+    objects = FileStore(stack / "objects")
+    with connect(url, application_name="trace-test") as conn, served(settings, publish(settings, conn)) as service:
+        http = httpx.Client(base_url=service.url, timeout=90)
+        evaluator = Evaluator(
+            arena.supervisor(), BundleStore(workspace / "evaluated", objects), objects, http, scratch=scratch
+        )
+        ring = FileKeys(settings.data_dir).ring
+        yield World(service, objects, evaluator, Evaluations(ring, lease_s=60.0, policy=POLICY), url, scratch)
+
+
+def test_a_rule_makes_one_event_of_each_block(world: World) -> None:
+    rule = world.watch("every_block", world.push(HANDLER))
+    while groups := world.lease(4):
+        world.settle([one for group in groups for one in world.evaluator.run(group)])
+    while world.sink().messages:
+        pass
+
+    with world.service.conn.transaction():
+        events = [one.event for one in alerts.recent(world.service.conn, DEFAULT_ORG, limit=1000)]
+        sent = deliveries.listing(world.service.conn, DEFAULT_ORG, limit=1000)
+    truth = world.service.ask("select block_number, block_hash from devnet_blocks", limit=1000).json()["rows"]
+    found = sorted([one.draft.block_number, one.draft.block_hash] for one in events if one.rule_id == rule.rule_id)
+    assert found == sorted(truth)
+    assert len(found) == 60
+    assert {json.dumps(one.draft.payload["parameters"]) for one in events} == {'{"threshold": 5}'}
+    assert sorted(one.delivery.channel for one in sent) == ["ops"] * 60
+    counts, troubles = world.report("every_block")
+    assert (counts["succeeded"], counts["queued"], troubles) == (6, 0, [])
+
+
+@pytest.mark.parametrize("outcome", list(BAD))
+def test_a_bundle_that_fails_publishes_nothing_and_says_why(world: World, outcome: str) -> None:
+    world.watch(f"bad_{outcome}", world.push(BAD[outcome], version=f"bad.{outcome.replace('_', '.')}"))
+    while groups := world.lease():
+        world.settle([one for group in groups for one in world.evaluator.run(group)])
+
+    counts, troubles = world.report(f"bad_{outcome}")
+    assert (counts["dead"], counts["succeeded"]) == (6, 0)
+    assert all(one.startswith(f"{outcome}: ") for one in troubles)
+    assert world.sink().messages == 0
+
+
+def test_a_bundle_whose_key_is_revoked_is_never_leased_again(world: World) -> None:
+    made = make({"handler.py": Packed(HANDLER.encode() + b"#2\n", False)}, version="2.0")
+    digest = world.push(HANDLER + "#2\n", version="2.0")
+    assert digest == made.digest
+    world.watch("revoked", digest)
+    conn = world.service.conn
+    with conn.transaction():
+        bundles.revoke(conn, DEFAULT_ORG, digest)
+
+    assert world.lease(4) == []
+    counts, _ = world.report("revoked")
+    assert counts["queued"] == 6
+
+
+def door(world: World, group: EvaluationGroup) -> Door:
+    http = httpx.Client(base_url=world.service.url, timeout=90)
+    return Door(http, world.objects, group.lease, group.token, scratch=world.scratch)
+
+
+@pytest.fixture(scope="module")
+def group(world: World) -> EvaluationGroup:
+    world.watch("asks", world.push(HANDLER))
+    (leased,) = world.lease()
+    return leased
+
+
+def test_the_door_hands_on_more_rows_than_an_answer_carries(world: World, group: EvaluationGroup) -> None:
+    ask = door(world, group)
+    sql = "select a.block_number as n, b.block_hash from devnet_blocks a, devnet_blocks b, range(4) order by 1"
+
+    answer = ask(QueryCall(sql, None, 12_000, "json"))
+    body: dict[str, Any] = json.loads(answer.body)
+    assert (answer.status, len(body["rows"]), body["truncated"]) == (200, 12_000, True)
+    assert "location" not in body
+    assert [column["name"] for column in body["columns"]] == ["n", "block_hash"]
+    assert body["rows"][0][1].startswith("0x")
+    whole = json.loads(ask(QueryCall(sql, None, None, "json")).body)
+    assert (len(whole["rows"]), whole["truncated"]) == (14_400, False)
+
+
+def test_the_door_tells_nothing_of_the_service_that_is_away(world: World, group: EvaluationGroup) -> None:
+    http = httpx.Client(base_url="http://127.0.0.1:9", timeout=5)
+    ask = Door(http, world.objects, group.lease, group.token, scratch=world.scratch)
+
+    answer = ask(QueryCall("select 1", None, None, "json"))
+
+    assert answer.status == 502
+    assert group.token.encode() not in answer.body
+
+
+def test_a_dataset_that_the_rule_does_not_name_is_not_there(world: World, group: EvaluationGroup) -> None:
+    answer = door(world, group)(QueryCall("select 1 from devnet_logs", None, None, "json"))
+
+    assert answer.status == 400
+    assert json.loads(answer.body)["error"]["detail"]["reason"] == "relation"
