@@ -36,6 +36,7 @@ UNFENCED = {
             *("repair.requeue", "repair.plan", "repair.withdraw", "sweep.bind", "buffer.replay"),
             *("readers.save", "readers.enable", "readers.set_read_roles"),
             *("rules.save", "rules.drop_datasets", "rules.add_datasets", "rules.set_enabled"),
+            *("bundles.trust", "bundles.revoke_key", "bundles.push", "bundles.revoke_bundle", "bundles.sign_again"),
         ),
         OPERATOR,
     ),
@@ -46,6 +47,10 @@ UNFENCED = {
     "evaluations.add": f"{AFTER}, or {OPERATOR}",
     **dict.fromkeys(("audit.record", "audit.save_result", "audit.forget"), QUERIES),
     "alerts.add": "database `data`: the sink writes there, and the same event again changes nothing",
+    **dict.fromkeys(
+        ("deliveries.create", "deliveries.take_back"),
+        "database `data`: one per event and channel, whoever asks and however often",
+    ),
     "outbox.append": "part of its cause, which is fenced or ordered by a person",
     "tasks.take_over": "makes the epoch",
 }

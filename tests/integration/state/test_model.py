@@ -33,6 +33,7 @@ STEPS = 60
 WORKERS = st.sampled_from(["w/0.0", "w/1.0"])
 TABLES = (
     b"TRUNCATE state.jobs, state.streams, state.cursors, state.datasets, state.heads, state.ranges, state.tasks,"
+    b" state.rule_datasets,"
     b" state.attempts, state.dataset_versions, state.dataset_files, state.outbox, state.snapshots, state.dispatcher"
 )
 TASKS = b"""
