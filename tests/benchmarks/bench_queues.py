@@ -135,6 +135,7 @@ def main() -> None:
         try:
             arena = Arena(server, python)
             rates = measure(arena, rounds)
+            load = os.getloadavg()[2]  # of the last quarter of an hour
             recovery = [arena.ours("recovery") for _ in range(rounds)]
             stale = {
                 "trace_ray": arena.ours("stale"),
@@ -144,7 +145,7 @@ def main() -> None:
         finally:
             server.stop()
     medians = {key: statistics.median(one[key] for one in recovery) for key in recovery[0]}
-    text = page(rates, medians, stale, bench_dispatch.measured(rounds), rounds)
+    text = page(rates, medians, stale, bench_dispatch.measured(rounds), rounds=rounds, load=load)
     PAGE.write_text(text)
     print(text)
 
@@ -154,7 +155,9 @@ def page(
     recovery: Mapping[str, float],
     stale: Mapping[str, Mapping[str, str]],
     dispatch: Sequence[bench_dispatch.Rates],
+    *,
     rounds: int,
+    load: float,
 ) -> str:
     """Return the page; a target says whether this run reached it."""
     best = max(rate for name, rate in rates.items() if "asyncpg" in name)
@@ -164,6 +167,8 @@ def page(
         "",
         "Made by `python -m tests.benchmarks.bench_queues`: one run, one embedded Postgres (fsync on), no-op jobs,",
         f"{rounds} rounds in random order, medians. Compare ratios; rates are those of the machine that ran it.",
+        f"It has {os.cpu_count()} processors and had a load average of {load:.0f}: where that is far more, others",
+        "took their share of processors and disk, and who commits often suffered more than the code can explain.",
         "",
         "A round trip of trace_ray is the Dispatcher's own tick: prove the epoch, complete fenced attempts (task,",
         "attempt, range, dataset version with its file, snapshot, outbox), hand events to their effect, lease the next",
@@ -240,10 +245,10 @@ def _floor(rates: Mapping[str, float], most: float, best: float) -> list[str]:
         "attempt, its end, and the publication, as a few numbers each and with nothing but a primary key.",
         "",
         f"The tick reaches {most:,.0f} a second, {most / own:.0%} of what its statements allow; Python and the way",
-        "between take the rest. " + _reachable("pgqueuer's best", best, own, same),
+        "between take the rest.",
+        _reachable("pgqueuer's best", best, own, same),
         "",
-        f"Fifteen times pgqueuer's default is {wanted:,.0f} round trips a second. "
-        + _reachable("That", wanted, own, same),
+        _reachable("Fifteen times pgqueuer's default", wanted, own, same),
         "Four small rows with ascending keys show what the server itself is capable of; a ledger that is content with",
         "them can explain no published object. The target of fifteen stems from a run in which that default did 928 a",
         f"second; up to its last commit it does {rates[DEFAULT]:,.0f} here.",
