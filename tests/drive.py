@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 
 from actors.dispatcher import Dispatcher, HeadAnswer, Inbox, Timing
 from actors.ingest import Ingester, Limits
+from actors.orders import Result
 from actors.worker import Worker
 from state import datasets, jobs
 from state.db import Database
-from trace_ray.contracts import DEFAULT_ORG, BlockRange, FixedTarget, Grant, Job, Outcome, Receipts, Stream, WorkerId
+from trace_ray.contracts import DEFAULT_ORG, BlockRange, FixedTarget, Grant, Job, Receipts, Stream, WorkerId
 from trace_ray.extract.engine import Engine
 from trace_ray.pool_settings import RpcPool
 from trace_ray.reports import JobStatus
@@ -62,7 +63,7 @@ class Line:
         self.worker = Worker(WORKER, self.ingester.run)
         self.core = Dispatcher(self.database, holder="test/test/1", timing=FAST)
         assert self.core.lead()
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[Result] = []
 
     def apply(self, wanted: Job) -> None:
         with self.database.transaction() as conn:
@@ -71,7 +72,7 @@ class Line:
     def tick(self) -> int:
         """One tick, and all that follows from it; return how many leases were run."""
         heads: list[HeadAnswer] = getattr(self, "_heads", [])
-        outcomes: list[Outcome] = getattr(self, "_outcomes", [])
+        outcomes: list[Result] = getattr(self, "_outcomes", [])
         orders = self.core.tick(
             Inbox(outcomes=tuple(outcomes), heads=tuple(heads), slots=(WORKER, WORKER)), now=time.monotonic()
         )

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+from pathlib import Path
 from typing import Final
 
 from actors.sandbox import launch, seccomp
@@ -19,6 +20,7 @@ from actors.sandbox.spawner import Command, Spawner
 from actors.sandbox.tree import Tree
 
 TMP: Final = "/tmp"  # noqa: S108  its own, inside
+DEVICES: Final = tuple(Path("/dev") / name for name in ("null", "zero", "full", "random", "urandom", "tty"))
 INNER_UID: Final = "1000"
 PYTHON: Final = ("/opt/python/bin/python3", "-P", "-s", "-S", "/opt/trace_ray/init.py")
 INSTALL: Final = "install bubblewrap 0.8 or newer (on Debian: apt-get install bubblewrap)"
@@ -33,6 +35,9 @@ class Bubblewrap:
         """Raises: LaunchFailed: this machine lacks a part."""
         if os.uname().machine != "x86_64":
             raise LaunchFailed("there is no list of system calls for this processor: run sandboxes on x86_64")
+        missing = [path for path in DEVICES if not path.exists()]
+        if missing:
+            raise LaunchFailed(f"bwrap needs the device {missing[0].name}, which /dev lacks here: make it with mknod")
         bwrap = shutil.which("bwrap")
         if bwrap is None:
             raise LaunchFailed(f"bwrap is not installed: {INSTALL}")

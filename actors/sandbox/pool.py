@@ -137,7 +137,7 @@ class Pool:
         return old
 
     def _add(self, language: str) -> bool:
-        slot = self._slots.take()
+        slot = self._slots.take_but_one()
         if slot is None:
             return False
         task = self._directory / f"{os.getpid()}-{slot.number}-{time.monotonic_ns()}"

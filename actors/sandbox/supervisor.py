@@ -25,7 +25,7 @@ from actors.sandbox.runtime_api import Work
 from actors.sandbox.selftest import Check
 from actors.sandbox.session import Session
 from actors.sandbox.settings import SandboxSettings
-from actors.sandbox.slots import Slot, Slots
+from actors.sandbox.slots import SELF_TEST, Slot, Slots
 from actors.sandbox.spawner import Spawner
 from actors.sandbox.tree import open_tree
 from trace_ray.alerts import Invocation, Invoked, OutcomeKind
@@ -177,9 +177,10 @@ def _try_backends(settings: SandboxSettings) -> Iterator[tuple[Examined, Supervi
     spawner, slots = Spawner(), Slots(settings.slots)
     for name in settings.backends:
         try:
-            supervisor = Supervisor(BACKENDS[name](tree, groups, spawner), slots)
-            checks = selftest.checks(supervisor, tree.bootstraps, alone=name == Landlock.name)
-            yield Examined(name, counted_by, tuple(checks), None), supervisor
+            backend = BACKENDS[name](tree, groups, spawner)
+            with contextlib.closing(Supervisor(backend, Slots(settings.slots, first=SELF_TEST))) as tester:
+                checks = selftest.checks(tester, tree.bootstraps, alone=name == Landlock.name)
+            yield Examined(name, counted_by, tuple(checks), None), Supervisor(backend, slots)
         except KeyError:
             yield Examined(name, counted_by, (), f"there is no such backend: take {' or '.join(BACKENDS)}"), None
         except LaunchFailed as error:

@@ -84,7 +84,7 @@ class NoopWorker:
 
     @ray.method
     def run(self, groups: bytes) -> bytes:
-        return wire.pack(self._worker.run(wire.groups(groups)))
+        return wire.pack(self._worker.run(wire.groups(groups, LeaseGroup)))
 
     @ray.method(concurrency_group="control")
     def held(self, acknowledged: bytes | Sequence[AttemptKey]) -> Held:

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from actors.dispatcher import Dispatcher, HeadAnswer, Inbox, Timing
 from actors.ingest import Ingester, Limits
+from actors.orders import Result
 from actors.worker import Worker
 from state.db import Database
 from tests.conftest import REPOSITORY
 from trace_ray import config
-from trace_ray.contracts import Outcome, WorkerId
+from trace_ray.contracts import WorkerId
 from trace_ray.errors import DatabaseUnavailable, FencedError
 from trace_ray.extract.native import NativeEngine
 from trace_ray.storage import open_store
@@ -86,7 +87,7 @@ def lead(core: Dispatcher, ingester: Ingester) -> None:
     """Work until another one leads."""
     worker = Worker(SLOT, ingester.run)
     core.recover({}, ())
-    outcomes: list[Outcome] = []
+    outcomes: list[Result] = []
     heads: list[HeadAnswer] = []
     while True:
         inbox = Inbox(outcomes=tuple(outcomes), heads=tuple(heads), slots=(SLOT, SLOT))

@@ -257,10 +257,12 @@ def inner(function: str) -> list[int]:
 
 
 def left_groups(pid: int) -> list[Path]:
+    mark = f"{cgroup.PREFIX}{pid}-"
     mounted = [
         Path(line.split(" ")[1]) for line in Path("/proc/self/mounts").read_text().splitlines() if " cgroup" in line
     ]
-    return [found for mount in mounted for found in mount.rglob(f"{cgroup.PREFIX}{pid}-*")]
+    walks = (os.walk(mount) for mount in mounted)  # which minds no directory that vanishes meanwhile
+    return [Path(at) / name for walk in walks for at, names, _ in walk for name in names if name.startswith(mark)]
 
 
 def open_files() -> int:

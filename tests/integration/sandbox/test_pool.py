@@ -117,14 +117,18 @@ def test_waiting_sandbox_that_died_is_not_used(ready: Supervisor, bundles: Path)
 
 
 def test_waiting_sandbox_makes_room(bundles: Path, workspace: Path) -> None:
-    """With one slot, which a waiting sandbox holds, a handler of another language still runs."""
+    """Of two slots a waiting sandbox takes one only; when the other is taken too, it gives way to a handler."""
     made = arena.supervisor()
-    made._slots = arena.Slots(1, first=arena.SLOTS)
+    made._slots = arena.Slots(2, first=arena.SLOTS + 10)
     made.start_pool(workspace / "one", count=1)
     try:
         pool = made.pool
         assert pool is not None
         wait_until(lambda: pool.counts()["python"] == 1, what="a sandbox", timeout_s=WAIT_S)
+        assert made._slots.take_but_one() is None
+        other = made._slots.take()
+        assert other is not None
         assert arena.run(made, arena.bundle("js_baseline", bundles), {}).outcome == "ok"
+        other.release()
     finally:
         made.close()

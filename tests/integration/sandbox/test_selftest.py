@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.sandbox import landlock, seccomp, selftest, tree
+from actors.sandbox import bubblewrap, landlock, seccomp, selftest, tree
 from actors.sandbox.bubblewrap import Bubblewrap
 from actors.sandbox.launch import LaunchFailed, Order
 from actors.sandbox.settings import SandboxSettings
@@ -88,6 +88,12 @@ def test_nothing_runs_where_no_backend_works(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(LaunchFailed, match=r"no sandbox works .* install bubblewrap 0\.8 or newer"):
         open_supervisor(without)
+
+
+def test_device_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bubblewrap, "DEVICES", (Path("/dev/null"), Path("/dev/nonexistent")))
+    with pytest.raises(LaunchFailed, match="needs the device nonexistent"):
+        open_supervisor(settings("bwrap"))
 
 
 def test_home_that_sandboxes_cannot_reach_is_refused(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Handle:
     silent: bool = False
     killed: bool = False
     go: threading.Event = field(default_factory=threading.Event)
-    operator: Operator | None = None
+    operator: Operator[LeaseGroup] | None = None
     newest: int = 7
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class Handle:
 
     def _run(self, groups: bytes) -> bytes:
         self._answer()
-        return wire.pack(self.worker.run(wire.groups(groups)))
+        return wire.pack(self.worker.run(wire.groups(groups, LeaseGroup)))
 
     def _held(self, acknowledged: bytes | Sequence[AttemptKey]) -> Held:
         self._answer()

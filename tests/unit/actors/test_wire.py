@@ -16,8 +16,8 @@ GROUP = group(WorkerId("cryo/0.0"))
 def test_leases_arrive_as_they_were_sent() -> None:
     demanding = replace(LEASE, attempt=3, generation=1, parent_hash=b"\0" * 32, child_parent_hash=b"\xff" * 32)
     sent = (GROUP, LeaseGroup(WorkerId("cryo/0.0"), (demanding, LEASE), 0.5))
-    assert wire.groups(wire.pack(sent)) == sent
-    assert wire.groups(wire.pack(())) == ()
+    assert wire.groups(wire.pack(sent), LeaseGroup) == sent
+    assert wire.groups(wire.pack(()), LeaseGroup) == ()
 
 
 def test_outcomes_arrive_as_they_were_sent() -> None:
@@ -29,7 +29,7 @@ def test_outcomes_arrive_as_they_were_sent() -> None:
 
 
 def test_a_key_that_arrived_is_the_key_that_was_sent() -> None:
-    (arrived,) = wire.groups(wire.pack([GROUP]))
+    (arrived,) = wire.groups(wire.pack([GROUP]), LeaseGroup)
     assert {LEASE.key: "held"}[arrived.leases[0].key] == "held"
 
 
