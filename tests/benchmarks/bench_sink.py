@@ -106,7 +106,7 @@ def run(url: str, directory: Path, *, batches: int, events: int) -> tuple[list[f
         while watching.drain(ledger, 500):
             pass
         for _ in range(ROUNDS):
-            conn.execute(b"TRUNCATE data.alert_events")
+            conn.execute(b"TRUNCATE data.alert_events CASCADE")
             fill(ledger, store, directory, leases=watching.claim(ledger, batches), events=events)
             rates[0].append(sink_rate(sink, batches * events))
             rows = _copied(conn)

@@ -1,4 +1,4 @@
-"""The load run: first one honest client alone, then many clients, half of them attackers, against one service."""
+"""The load run: one honest client alone, then the honest clients of a crowd, then all of it with its attackers."""
 
 import itertools
 import random
@@ -44,7 +44,8 @@ class Tally:
 class Load:
     """What a run saw; `leaked` is empty when the service holds no more than before."""
 
-    quiet: Tally
+    alone: Tally
+    quiet: Tally  # the same honest clients without the attackers
     benign: Tally
     hostile: Tally
     before: Holdings
@@ -52,13 +53,13 @@ class Load:
 
     @property
     def ratio(self) -> float:
-        """Return how many times as long the slowest hundredth of the benign questions took under load."""
+        """Return how many times as long the slowest hundredth of the benign questions took because of the attackers."""
         return self.benign.percentile(99) / self.quiet.percentile(99)
 
     @property
     def wrong(self) -> list[str]:
         """Return the questions whose answer is not DuckDB's, or that ended as none may."""
-        return [*self.quiet.wrong, *self.benign.wrong, *self.hostile.wrong]
+        return [*self.alone.wrong, *self.quiet.wrong, *self.benign.wrong, *self.hostile.wrong]
 
     @property
     def leaked(self) -> str:
@@ -71,7 +72,7 @@ def run(conn: Connection, url: str, directory: Path, *, seconds: float, quiet_s:
     Args:
         directory: For the objects, the scratch of the service, and what attackers would like to have.
         seconds: With all clients.
-        quiet_s: With one honest client.
+        quiet_s: With one honest client, and again with all of them and no attacker.
     """
     settings = settings_for(directory / "stack", url)
     ledger = publish(settings, conn)
@@ -83,13 +84,14 @@ def run(conn: Connection, url: str, directory: Path, *, seconds: float, quiet_s:
         attacks = [one.sql for one in hostile(**prey.places(paths["devnet_blocks"][0]))]
         patiences_s = [min(seconds / 2, patience) for patience in PATIENCES_S]
         crowd = Crowd(service, served, expected, statements, attacks, seed, patiences_s)
-        quiet = crowd.alone(quiet_s)
+        alone = crowd.alone(quiet_s)
+        quiet, _ = crowd.together(quiet_s, attackers=False)
         before = settled(service)
         benign, hostile_ = crowd.together(seconds)
         after = settled(service)
         hostile_.wrong += [f"a statement reached {peer}" for peer in prey.connections]
         served.client.close()
-    return Load(quiet, benign, hostile_, before, after)
+    return Load(alone, quiet, benign, hostile_, before, after)
 
 
 def objects(root: Path, served: Served) -> dict[str, list[str]]:
@@ -128,8 +130,8 @@ class Crowd:
         self._honest(self.served.token("quiet"), random.Random(self.seed), tally, timer(seconds), pause_s=0)
         return tally
 
-    def together(self, seconds: float) -> tuple[Tally, Tally]:
-        """All clients, every second one an attacker."""
+    def together(self, seconds: float, *, attackers: bool = True) -> tuple[Tally, Tally]:
+        """All clients, every second one an attacker; or only those that are none."""
         benign, attacks = Tally(), Tally()
         tokens = [self.served.token(f"client-{number}") for number in range(CLIENTS)]
         stop = timer(seconds)
@@ -139,6 +141,7 @@ class Crowd:
                 for number, (token, (act, tally)) in enumerate(
                     zip(tokens, itertools.cycle(((self._honest, benign), (self._attack, attacks))), strict=False)
                 )
+                if attackers or act == self._honest
             ]
             for one in asking:
                 one.result()

@@ -17,18 +17,18 @@ WORKED_S = 1.0  # seconds of a core; the start of a process takes a tenth of it
 
 
 def test_client_that_goes_away_ends_its_query_and_frees_its_process(service: Served) -> None:
-    """As many as there are processes, so that the next question needs one of theirs."""
+    """As many as there are processes: a short question is answered all the same, since long ones make way for it."""
     token, before = service.token(), len(service.observed)
     gone = [sent(service, SLOW, token) for _ in range(SIZE)]
     wait_until(lambda: len(spent()) == SIZE, what="four processes at work")
     running = spent()
-    refused(service.ask("select 1", token), 429, "QUEUE_FULL")
+    assert service.ask("select 1", token).json()["rows"] == [[1]]
     for connection in gone:
         connection.close()
 
     wait_until(lambda: all(map(is_dead, running)), what="the end of questions that nobody waits for")  # 60 s are theirs
     wait_until(lambda: len(service.observed) > before + SIZE, what="their audit rows")
-    assert [row.outcome for row in service.observed[before:]] == ["QUEUE_FULL"] + ["CANCELLED"] * SIZE
+    assert [row.outcome for row in service.observed[before:]] == ["OK"] + ["CANCELLED"] * SIZE
     with ThreadPoolExecutor(SIZE) as threads:
         answers = [threads.submit(service.ask, "select 1", token) for _ in range(SIZE)]
     assert [answer.result().json()["rows"] for answer in answers] == [[[1]]] * SIZE
