@@ -1,8 +1,11 @@
-"""Sinks and delivers the alert events of a stack: two loops that wait for a database that is away."""
+"""Sinks and delivers the alert events of a stack: two loops that wait for a database that is away.
+
+Channels are those of the last `up`: when it has changed them, the loop of deliveries begins anew with them.
+"""
 
 import logging
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final
 
 from actors import deliver
@@ -10,60 +13,100 @@ from actors.deliver import Deliverer
 from actors.sink import Sink
 from state import deliveries
 from state.db import Database
-from trace_ray import config
+from trace_ray import config, logs
 from trace_ray.config import Settings
-from trace_ray.errors import DatabaseUnavailable
+from trace_ray.errors import DatabaseUnavailable, TraceError
 from trace_ray.storage import ObjectStore, open_store
 
 logger = logging.getLogger(__name__)
 
 IDLE_S: Final = 0.2  # between two looks at an empty queue
 AWAY_S: Final = 2.0  # before a database that was away is asked again
+CHANNELS_S: Final = 2.0  # between two looks at which channels there are
 
 
-@dataclass(frozen=True, slots=True)
 class Alerting:
     """The loops of one process. Any number of processes may run them at once: messages and deliveries are leased."""
 
-    sink: Sink
-    deliverer: Deliverer
-    databases: tuple[Database, ...]
-    objects: ObjectStore
-    stop: threading.Event
+    def __init__(
+        self, sink: Sink, settings: Callable[[], Settings], databases: tuple[Database, ...], objects: ObjectStore
+    ) -> None:
+        """Args: settings: reads those of the stack as they are now."""
+        self._sink = sink
+        self._settings = settings
+        self._databases = databases
+        self._objects = objects
+        self._stop = threading.Event()
+        self._deliverer: Deliverer | None = None
+        self._threads = [
+            threading.Thread(target=self._sink_events, name="sink", daemon=True),
+            threading.Thread(target=self._deliver, name="channels", daemon=True),
+        ]
 
     def start(self) -> None:
         """Begin in threads of their own, which end with the process."""
-        threading.Thread(target=self.sink_events, name="sink", daemon=True).start()
-        threading.Thread(target=self.deliverer.run, args=(self.stop,), name="deliveries", daemon=True).start()
+        for thread in self._threads:
+            thread.start()
 
-    def sink_events(self) -> None:
-        """Handle batches as they come, until `stop` is set."""
-        while not self.stop.is_set():
+    def close(self) -> None:
+        """End the loops that were started, after what is being sent, and let go of the databases."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        for database in self._databases:
+            database.close()
+        self._objects.close()
+
+    def _sink_events(self) -> None:
+        """Handle batches as they come."""
+        while not self._stop.is_set():
             try:
-                sunk = self.sink.run_once()
+                sunk = self._sink.run_once()
             except DatabaseUnavailable as error:
                 logger.warning("alert events wait for the database", extra={"reason": str(error)})
-                self.stop.wait(AWAY_S)
+                self._stop.wait(AWAY_S)
                 continue
             except Exception:  # the loop must survive what is wrong with one pass
                 logger.exception("alert events not handled")
-                self.stop.wait(AWAY_S)
+                self._stop.wait(AWAY_S)
                 continue
-            if sunk.new:
-                self.deliverer.wake()
+            if sunk.new and self._deliverer is not None:
+                self._deliverer.wake()
             if not sunk.messages:
-                self.stop.wait(IDLE_S)
+                self._stop.wait(IDLE_S)
 
-    def close(self) -> None:
-        self.stop.set()
-        self.deliverer.close()
-        for database in self.databases:
-            database.close()
-        self.objects.close()
+    def _deliver(self) -> None:
+        """Deliver to the channels that are set, each time they are others with a loop of its own."""
+        settings = self._settings()
+        while not self._stop.is_set():
+            settings = self._deliver_until_changed(settings)
+            logger.info("channels", extra={"set": sorted(settings.channels)})
+
+    def _deliver_until_changed(self, settings: Settings) -> Settings:
+        logs.set_up(json=True, secrets=config.secrets(settings))  # no log has ever shown a secret
+        over, deliverer = threading.Event(), deliver.for_stack(settings)
+        loop = threading.Thread(target=deliverer.run, args=(over,), name="deliveries", daemon=True)
+        loop.start()
+        self._deliverer, found = deliverer, settings
+        while _same_channels(settings, found) and not self._stop.wait(CHANNELS_S):
+            try:
+                found = self._settings()
+            except TraceError as error:
+                logger.warning("channels cannot be read", extra={"reason": str(error)})
+        over.set()
+        deliverer.wake()
+        loop.join()
+        deliverer.close()
+        return found
 
 
-def for_stack(settings: Settings) -> Alerting:
-    """Return the loops of a stack, with the channels of its settings."""
+def _same_channels(one: Settings, other: Settings) -> bool:
+    return (one.channels, one.alerts_allow_loopback) == (other.channels, other.alerts_allow_loopback)
+
+
+def for_stack(read: Callable[[], Settings]) -> Alerting:
+    """Return the loops of a stack. `read` gives its settings as they are now."""
+    settings = read()
     state = Database(config.state_url(settings), application_name="trace-sink")
     data = Database(config.data_url(settings), application_name="trace-sink")
     objects = open_store(
@@ -72,4 +115,4 @@ def for_stack(settings: Settings) -> Alerting:
     scratch = settings.data_dir / "sink"
     scratch.mkdir(parents=True, exist_ok=True)
     sink = Sink(state=state, data=data, store=objects, scratch=scratch, route=deliveries.create)
-    return Alerting(sink, deliver.for_stack(settings), (state, data), objects, threading.Event())
+    return Alerting(sink, read, (state, data), objects)

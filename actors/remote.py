@@ -160,9 +160,9 @@ class Alerts:
     def __init__(self, data_dir: Path) -> None:
         from actors.alerting import for_stack  # late: as in the worker
 
-        settings = config.load_stack(data_dir)
-        logs.set_up(json=True, secrets=config.secrets(settings))
-        self._alerting = for_stack(settings)
+        read = partial(config.load_stack, data_dir)
+        logs.set_up(json=True, secrets=config.secrets(read()))
+        self._alerting = for_stack(read)
         self._alerting.start()
 
     def __repr__(self) -> str:
