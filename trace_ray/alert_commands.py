@@ -9,9 +9,10 @@ from state import alerts as events
 from state import bundles, evaluations, rules
 from state.db import Connection
 from trace_ray import alert_console, delivery_commands, rulefile
-from trace_ray.alerts import rule_id
+from trace_ray.alerts import Mode, rule_id
 from trace_ray.console import say
 from trace_ray.contracts import OrgId
+from trace_ray.lite.effective import missing_channels
 from trace_ray.wiring import data_transaction, settings_here, transaction
 
 LISTED: Final = 50  # rows that a person reads; --limit shows more
@@ -40,7 +41,8 @@ def apply_command(path: Path, since: int | None, as_json: bool) -> None:
     with transaction(settings) as conn:
         applied = rules.apply(conn, rule, _digest)
         planned = None if since is None else len(evaluations.backfill(conn, applied.rule_id, since))
-    alert_console.print_applied(applied, planned, as_json=as_json)
+    missing = missing_channels(applied.rule.channels, settings) if applied.rule.mode is Mode.LIVE else []
+    alert_console.print_applied(applied, planned, missing, as_json=as_json)
 
 
 @alerts_group.command(name="list")
@@ -61,7 +63,8 @@ def show(name: str, as_json: bool) -> None:
     settings = settings_here()
     with transaction(settings) as conn:
         found = rules.report(conn, settings.org_id, name)
-    alert_console.print_rule(found, as_json=as_json)
+        pushed = {one.digest: one for one in bundles.bundles(conn, settings.org_id)}
+    alert_console.print_rule(found, pushed.get(found.rule.bundle), as_json=as_json)
 
 
 @alerts_group.command()

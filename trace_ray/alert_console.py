@@ -8,23 +8,32 @@ from rich.text import Text
 
 from trace_ray.alert_reports import AppliedRule, RuleReport, StoredEvent
 from trace_ray.alerts import Rule
+from trace_ray.bundle.pushed import PushedBundle
 from trace_ray.console import out, print_json, printable, say
 
 STATES = ("queued", "running", "succeeded", "dead", "cancelled")
 
 
-def print_applied(applied: AppliedRule, planned: int | None, *, as_json: bool) -> None:
-    """Print the rule's id on stdout and what changed as notes. `planned` counts evaluations of what was published."""
+def print_applied(applied: AppliedRule, planned: int | None, missing: Sequence[str], *, as_json: bool) -> None:
+    """Print the rule's id on stdout and what changed as notes.
+
+    `planned` counts evaluations of what was published, None when none was asked for. `missing`: a sentence for each
+    channel that nothing can be delivered to yet.
+    """
     if as_json:
         changes = list(applied.changes)
         document = {"rule_id": str(applied.rule_id), "created": applied.created, "changes": changes, "planned": planned}
-        print_json(document)
+        print_json(document | {"missing_channels": list(missing)})
         return
     out.print(str(applied.rule_id), markup=False)
     for change in applied.changes:
         say(change)
     if not applied.changes:
         say(f"Rule {applied.rule.name} is unchanged")
+    for sentence in missing:
+        say(f"Note: {sentence}")
+    if applied.created and planned is None:
+        say("It looks at what is published from now on; with --since BLOCK also at what is there already")
     if planned is not None:
         say(f"{planned} evaluation{'' if planned == 1 else 's'} of what is published already planned")
 
@@ -50,8 +59,8 @@ def print_rules(found: Sequence[RuleReport], *, as_json: bool) -> None:
         out.print(_table(("rule", "severity", "mode", "datasets", "channels", *STATES[:4]), rows))
 
 
-def print_rule(found: RuleReport, *, as_json: bool) -> None:
-    """Show all that a rule says and how its evaluations stand."""
+def print_rule(found: RuleReport, bundle: PushedBundle | None, *, as_json: bool) -> None:
+    """Show all that a rule says and how its evaluations stand. `bundle`: what it is pinned to."""
     if as_json:
         print_json(_document(found) | {"troubles": _troubles(found)})
         return
@@ -60,6 +69,9 @@ def print_rule(found: RuleReport, *, as_json: bool) -> None:
     rows = [(key, _shown(value)) for key, value in document.items()]
     rows.append(("evaluations", _shown(evaluations)))
     out.print(_table(("", ""), rows))
+    if bundle is not None and bundle.revoked_at is not None:
+        again = f"push another version, and apply {found.rule.name} with it"
+        say(f"Its bundle {bundle.name}@{bundle.version} is revoked, so that nothing of it runs: {again}")
     if found.troubles:
         headings = ("task", "blocks", "state", "attempt", "trouble")
         troubles = ((one.task_id, one.blocks, one.state, one.attempt, one.message) for one in found.troubles)

@@ -6,18 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from state import alerts, rules
+from state import alerts, bundles, rules
 from state.db import connect
 from tests import pg
+from tests.bundles import key, make
 from tests.integration.state import watching
 from tests.integration.state.ledger import Ledger, job, publication
 from tests.integration.state.test_alerts import TASK, draft
 from tests.integration.test_access_commands import Shell
 from tests.job_files import changed
-from tests.rule_files import DIGEST, write
+from tests.rule_files import write
+from trace_ray.bundle.keys import public_bytes
+from trace_ray.bundle.manifest import Language
 from trace_ray.contracts import DEFAULT_ORG, Failure, OrgId
 from trace_ray.lite.postgres import LocalPostgres
 
+MADE = make()
+DIGEST = MADE.digest
 FILE = f"kind: alert_rule\nname: watch\nbundle: {DIGEST}\ndatasets: [devnet_blocks]\nchannels: [ops]\n"
 
 
@@ -31,6 +36,8 @@ def shell(postgres: LocalPostgres, tmp_path: Path) -> Iterator[Shell]:
         "TRACE_DATA_DIR": str(tmp_path),
     }
     with connect(state_url, application_name="test") as conn, connect(data_url, application_name="test") as data:
+        bundles.trust(conn, DEFAULT_ORG, public_bytes(key()), list(Language))
+        bundles.push(conn, DEFAULT_ORG, DIGEST, MADE.envelope)
         yield Shell(conn, data, tmp_path, environment)
 
 
@@ -50,10 +57,17 @@ def test_a_rule_is_applied_listed_shown_paused_and_resumed(shell: Shell, ledger:
     rule = watching.rule()
     done = shell.run("alerts", "apply", "-f", path)
     assert done.stdout == f"{rule.rule_id}\n"
-    assert done.stderr == f"rule watch created: bundle {DIGEST} on devnet_blocks\n"
+    missing = "channel ops is not set: set TRACE_CHANNEL_OPS_KIND and its other parts, then run `trace-ray up`"
+    assert done.stderr.splitlines() == [
+        f"rule watch created: bundle {DIGEST} on devnet_blocks",
+        f"Note: {missing}",
+        "It looks at what is published from now on; with --since BLOCK also at what is there already",
+    ]
     assert watching.planned(ledger, rule) == []
     again = shell.json("alerts", "apply", "-f", path, "--since", "150")
-    assert again == {"rule_id": str(rule.rule_id), "created": False, "changes": [], "planned": 2}
+    assert again == {
+        "rule_id": str(rule.rule_id), "created": False, "changes": [], "planned": 2, "missing_channels": [missing]
+    }  # fmt: skip
     first, second = watching.claim(ledger, 9)
     watching.complete(ledger, first, None)
     ledger.fail(Failure(second.key, "user_error", "user_error: KeyError", retryable=False))
@@ -68,6 +82,11 @@ def test_a_rule_is_applied_listed_shown_paused_and_resumed(shell: Shell, ledger:
     ]
     assert "user_error: KeyError" in shell.run("alerts", "show", "watch").stdout
     assert "paused" in shell.run("alerts", "list").stdout
+    bundles.revoke(shell.conn, DEFAULT_ORG, DIGEST)
+    assert (
+        f"Its bundle {MADE.manifest.name}@{MADE.manifest.version} is revoked"
+        in shell.run("alerts", "show", "watch").stderr
+    )
     shell.run("alerts", "resume", "watch")
     assert rules.by_ids(shell.conn, [rule.rule_id])[rule.rule_id].enabled
 
@@ -81,7 +100,7 @@ def test_a_refused_file_changes_nothing_and_tells_every_mistake(shell: Shell, le
     done = shell.run("alerts", "apply", "-f", path, code=2)
     assert done.stderr.splitlines() == [
         "datasets: there is no dataset nothing: choose one of devnet_blocks",
-        "bundle: watcher@1 is not known here: write the SHA-256 of the bundle's zip in 64 hex digits",
+        "bundle: there is no bundle watcher@1: `trace-ray bundle list` shows names and digests",
     ]
     assert rules.listing(ledger.conn, DEFAULT_ORG) == []
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from trace_ray import config
 from trace_ray.config import Settings
 from trace_ray.lite.devnet import Devnet, _record_of, _write
-from trace_ray.lite.effective import effective, share_pools
+from trace_ray.lite.effective import effective, missing_channels, share_pools
 from trace_ray.pool_settings import RpcPool
 
 
@@ -44,6 +44,17 @@ def test_channels_of_both_are_known(tmp_path: Path) -> None:
     assert set(found.channels) == {"old", "new"}
     assert (found.sources["channels.old"], found.sources["channels.new"]) == ("last `up`", "TRACE_CHANNEL_NEW_KIND")
     assert found.alerts_allow_loopback
+
+
+def test_a_channel_that_the_running_stack_does_not_know_is_told(tmp_path: Path) -> None:
+    config.save_stack(read(tmp_path, TRACE_CHANNEL_OLD_KIND="log"))
+    found = effective(read(tmp_path, TRACE_CHANNEL_NEW_KIND="log"))
+    assert missing_channels(["old", "new", "none"], found) == [
+        "the stack does not know channel new as this shell does: run `trace-ray up`",
+        "channel none is not set: set TRACE_CHANNEL_NONE_KIND and its other parts, then run `trace-ray up`",
+    ]
+    config.save_stack(found)
+    assert missing_channels(["old", "new"], effective(read(tmp_path))) == []
 
 
 def test_a_running_devnet_serves_the_pool_standard_unless_the_environment_names_one(

@@ -4,6 +4,7 @@ So a stack that was started with an S3 bucket is queried there from a shell that
 `down` goes on as before. A running devnet serves the pool `standard` when nothing else does.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -45,6 +46,19 @@ def need_pools(job: Job, settings: Settings) -> None:
         raise RefusedInput(
             [f"rpc pool {name} has no provider: set TRACE_RPC_POOL_{name.upper()}_URLS" for name in missing]
         )
+
+
+def missing_channels(names: Iterable[str], settings: Settings) -> list[str]:
+    """Return a sentence for each of these channels that is not set where deliveries are sent: in the running stack."""
+    saved = _saved(settings.data_dir)
+    found: list[str] = []
+    for name in names:
+        if name not in settings.channels:
+            variable = f"TRACE_CHANNEL_{name.upper()}_KIND"
+            found.append(f"channel {name} is not set: set {variable} and its other parts, then run `trace-ray up`")
+        elif saved is not None and saved.channels.get(name) != settings.channels[name]:
+            found.append(f"the stack does not know channel {name} as this shell does: run `trace-ray up`")
+    return found
 
 
 def share_pools(settings: Settings) -> None:
