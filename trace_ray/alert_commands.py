@@ -6,10 +6,11 @@ from typing import Final
 import click
 
 from state import alerts as events
-from state import bundles, evaluations, rules
+from state import bundles, deliveries, evaluations, rules
 from state.db import Connection
 from trace_ray import alert_console, delivery_commands, rulefile
 from trace_ray.alerts import Mode, rule_id
+from trace_ray.config import Settings
 from trace_ray.console import say
 from trace_ray.contracts import OrgId
 from trace_ray.lite.effective import missing_channels
@@ -41,8 +42,11 @@ def apply_command(path: Path, since: int | None, as_json: bool) -> None:
     with transaction(settings) as conn:
         applied = rules.apply(conn, rule, _digest)
         planned = None if since is None else len(evaluations.backfill(conn, applied.rule_id, since))
-    missing = missing_channels(applied.rule.channels, settings) if applied.rule.mode is Mode.LIVE else []
+    live = applied.rule.mode is Mode.LIVE
+    missing = missing_channels(applied.rule.channels, settings) if live else []
     alert_console.print_applied(applied, planned, missing, as_json=as_json)
+    if not (live and applied.rule.enabled):
+        _suppress(settings, name=applied.rule.name, as_json=as_json)
 
 
 @alerts_group.command(name="list")
@@ -70,11 +74,12 @@ def show(name: str, as_json: bool) -> None:
 @alerts_group.command()
 @click.argument("name", metavar="RULE")
 def pause(name: str) -> None:
-    """Start no evaluation of a rule any more; running ones finish."""
+    """Start no evaluation of a rule and send none of its alerts any more; what runs is finished."""
     settings = settings_here()
     with transaction(settings) as conn:
         rules.pause(conn, settings.org_id, name)
     say(f"{name} is paused; `trace-ray alerts resume {name}` goes on")
+    _suppress(settings, name=name, as_json=False)
 
 
 @alerts_group.command()
@@ -101,6 +106,14 @@ def events_command(name: str | None, limit: int, as_json: bool) -> None:
         with transaction(settings) as conn:
             rules.report(conn, settings.org_id, name)  # a rule without events is no mistake, one that is not there is
     alert_console.print_events(found, as_json=as_json)
+
+
+def _suppress(settings: Settings, *, name: str, as_json: bool) -> None:
+    """Send nothing that a rule has queued. What becomes an event from now on is suppressed by the sink."""
+    with data_transaction(settings) as conn:
+        count = deliveries.suppress_rule(conn, settings.org_id, rule_id(settings.org_id, name))
+    if count and not as_json:
+        say(f"{count} queued deliver{'y is' if count == 1 else 'ies are'} not sent: they are suppressed now")
 
 
 def _digest(conn: Connection, org_id: OrgId, reference: str) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from state import alerts, bundles, rules
+from state import alerts, bundles, deliveries, rules
 from state.db import connect
-from tests import pg
+from tests import alert_events, pg
 from tests.bundles import key, make
 from tests.integration.state import watching
 from tests.integration.state.ledger import Ledger, job, publication
@@ -89,6 +89,25 @@ def test_a_rule_is_applied_listed_shown_paused_and_resumed(shell: Shell, ledger:
     )
     shell.run("alerts", "resume", "watch")
     assert rules.by_ids(shell.conn, [rule.rule_id])[rule.rule_id].enabled
+
+
+@pytest.mark.parametrize("change", ["pause", "shadow"])
+def test_what_a_rule_has_queued_is_not_sent_when_it_is_paused_or_turned_to_shadow(
+    shell: Shell, ledger: Ledger, change: str
+) -> None:
+    path = str(write(shell.home, FILE))
+    shell.run("alerts", "apply", "-f", path)
+    rule = watching.rule()
+    events = alert_events.accept(shell.data, *(alert_events.event(rule, number) for number in range(2)))
+    deliveries.create(shell.data, DEFAULT_ORG, rule, events)
+    if change == "pause":
+        said = shell.run("alerts", "pause", "watch").stderr
+    else:
+        write(shell.home, FILE + "mode: shadow\n")
+        said = shell.run("alerts", "apply", "-f", path).stderr
+    assert "2 queued deliveries are not sent" in said
+    found = deliveries.listing(shell.data, DEFAULT_ORG, limit=10)
+    assert [(view.state, view.reason) for view in found] == [("suppressed", "disabled")] * 2
 
 
 def test_a_refused_file_changes_nothing_and_tells_every_mistake(shell: Shell, ledger: Ledger) -> None:
