@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +11,7 @@ import httpx
 from actors.evaluate import Evaluator
 from actors.sandbox.cgroup import CgroupUnavailable
 from actors.sandbox.invoker import Ask, Cancelled, RuntimeInvoker
-from actors.sandbox.launch import LaunchFailed
+from actors.sandbox.launch import LaunchFailed, reachable
 from actors.sandbox.settings import SandboxSettings
 from actors.sandbox.store import BundleStore
 from actors.sandbox.supervisor import ended, open_supervisor
@@ -41,7 +40,7 @@ class Refuses:
 
 def make_evaluator(settings: Settings) -> Evaluator:
     """Return the evaluator of this machine. Where no sandbox works it refuses every evaluation with the reason."""
-    home = sandbox_home(settings.data_dir)
+    home = sandbox_home(settings)
     objects = open_store(
         settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
     )
@@ -51,7 +50,7 @@ def make_evaluator(settings: Settings) -> Evaluator:
         trust_env=False,
     )
     return Evaluator(
-        make_invoker(home),
+        make_invoker(settings),
         BundleStore(home / "bundles", objects),
         objects,
         http,
@@ -59,18 +58,36 @@ def make_evaluator(settings: Settings) -> Evaluator:
     )
 
 
-def make_invoker(home: Path) -> RuntimeInvoker:
+def make_invoker(settings: Settings) -> RuntimeInvoker:
     """Return the sandbox of this machine, or what refuses in its place."""
     try:
-        return open_supervisor(SandboxSettings(home, node=find_node(), prewarmed=PREWARMED))
+        return open_supervisor(sandbox_settings(settings, prewarmed=PREWARMED))
     except (LaunchFailed, CgroupUnavailable, TreeUnavailable) as error:
         logger.warning("no sandbox", extra={"reason": str(error)})
         return Refuses(str(error))
 
 
-def sandbox_home(data_dir: Path, *, system: Path = SYSTEM) -> Path:
-    """Return where sandboxes of a data directory live. Under root they run as other users, who must be let through."""
-    way = (data_dir.resolve(), *data_dir.resolve().parents)
-    if os.geteuid() != ROOT or all(one.stat().st_mode & stat.S_IXOTH for one in way):
-        return data_dir / "sandbox"
-    return system / hashlib.sha256(str(data_dir).encode()).hexdigest()[:16] / "sandbox"
+def sandbox_settings(settings: Settings, *, prewarmed: int = 0) -> SandboxSettings:
+    """Return how sandboxes of a stack run. `prewarmed`: sandboxes per language that are started ahead."""
+    return SandboxSettings(
+        sandbox_home(settings),
+        backends=settings.sandbox_backends,
+        cgroups=settings.sandbox_cgroups,
+        cgroup_parent=settings.sandbox_cgroup_parent,
+        node=find_node(),
+        prewarmed=prewarmed,
+    )
+
+
+def sandbox_home(settings: Settings, *, system: Path = SYSTEM) -> Path:
+    """Return where sandboxes of a stack live. Under root they run as other users, who must be let through."""
+    data_dir = settings.data_dir.resolve()
+    if settings.sandbox_dir is None and (os.geteuid() != ROOT or reachable(_existing(data_dir)) is None):
+        return settings.data_dir / "sandbox"
+    base = settings.sandbox_dir or system
+    return base / hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:16] / "sandbox"
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or its first parent that is there."""
+    return next(one for one in (path, *path.parents) if one.exists())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from trace_ray import channel_settings, drafts, jobfile, s3_settings, variables
+from trace_ray import channel_settings, drafts, jobfile, s3_settings, sandbox_settings, variables
 from trace_ray.channel_settings import CHANNEL_VARIABLE, LOOPBACK_VARIABLE
 from trace_ray.channels import Channel, ChannelKind
 from trace_ray.contracts import DEFAULT_ORG, Job, OrgId, S3Credentials
@@ -67,12 +67,14 @@ HTTP_PORT: Final = 8000
 ENGINES: Final = ("cryo", "native")
 STACK_FILE: Final = "stack.json"
 STACK_VERSION: Final = 1
+PATHS: Final = ("token_keys", "audit_key", "sandbox_cgroup_parent", "sandbox_dir")  # settings that may be unset
 
 VARIABLES: Final = (
     "TRACE_DATA_DIR", "TRACE_STATE_DATABASE_URL", "TRACE_DATA_DATABASE_URL", "TRACE_OBJECT_STORE", "TRACE_S3_ENDPOINT",
     "TRACE_ORG_ID", "TRACE_WORKERS", "TRACE_HTTP_PORT", "TRACE_ENGINE", "TRACE_RANGE_TIMEOUT_SECONDS",
     "TRACE_LEASE_SECONDS", "TRACE_TOKEN_KEYS", "TRACE_JWKS_URL", "TRACE_TOKEN_ISSUER", "TRACE_AUDIT_KEY",
     "TRACE_AUDIT_KEPT_DAYS", "TRACE_URL", "TRACE_TOKEN", LOOPBACK_VARIABLE,
+    *sandbox_settings.VARIABLES,
 )  # fmt: skip
 NAMED: Final = {"TRACE_RPC_POOL_": "TRACE_RPC_POOL_<NAME>_URLS", "TRACE_CHANNEL_": "TRACE_CHANNEL_<NAME>_KIND"}
 
@@ -109,6 +111,10 @@ class Settings:
     channels: Mapping[str, Channel] = field(default_factory=dict[str, Channel])
     alerts_allow_loopback: bool = False
     audit_kept_days: float = AUDIT_KEPT_DAYS
+    sandbox_backends: tuple[str, ...] = sandbox_settings.DEFAULT_BACKENDS
+    sandbox_cgroups: bool = True
+    sandbox_cgroup_parent: Path | None = None
+    sandbox_dir: Path | None = None
 
     @property
     def leader_s(self) -> float:
@@ -129,6 +135,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     on_s3 = store.startswith("s3://")
     engine = "cryo" if find_spec("cryo") else "native"
     loopback = channel_settings.loopback_allowed(reader)
+    cgroups = sandbox_settings.cgroups(reader)
     settings = Settings(
         data_dir=data_dir,
         embedded_postgres=state is None,
@@ -156,6 +163,10 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         audit_kept_days=reader.value(
             "audit_kept_days", "TRACE_AUDIT_KEPT_DAYS", variables.number(8, 36_500), AUDIT_KEPT_DAYS
         ),
+        sandbox_backends=sandbox_settings.backends(reader),
+        sandbox_cgroups=cgroups,
+        sandbox_cgroup_parent=sandbox_settings.cgroup_parent(reader, wanted=cgroups),
+        sandbox_dir=sandbox_settings.directory(reader),
         sources=reader.sources,
         warnings=_unknown_variables(reader.environ),
     )
@@ -301,7 +312,8 @@ def _from_stack(content: dict[str, Any]) -> Settings:
         "org_id": OrgId(UUID(content["org_id"])),
         "s3": S3Credentials(**s3) if s3 else None,
         "warnings": tuple(content["warnings"]),
-        **{name: Path(content[name]) if content.get(name) else None for name in ("token_keys", "audit_key")},
+        "sandbox_backends": tuple(content.get("sandbox_backends", sandbox_settings.DEFAULT_BACKENDS)),
+        **{name: Path(content[name]) if content.get(name) else None for name in PATHS},
     }
     return Settings(**restored)
 

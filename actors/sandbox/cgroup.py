@@ -82,7 +82,7 @@ def find(parent: Path | None = None) -> Hierarchy:
         here = mounts[""] / own.get("", "/").lstrip("/")
         return V2(_enabled([here, here.parent] if here != mounts[""] else [here]))
     raise CgroupUnavailable(
-        "no control groups are mounted here: mount cgroup2, or allow sandboxes without by cgroup=none"
+        "no control groups are mounted here: mount cgroup2, or allow sandboxes without by TRACE_SANDBOX_CGROUPS=none"
     )
 
 
@@ -132,7 +132,7 @@ def _enabled(candidates: list[Path]) -> Path:
             continue
     raise CgroupUnavailable(
         "no control group is delegated to this process: run it under `systemd-run --user -p Delegate=yes`, name a "
-        "delegated directory, or allow sandboxes without by cgroup=none"
+        "delegated directory by TRACE_SANDBOX_CGROUP_PARENT, or allow sandboxes without by TRACE_SANDBOX_CGROUPS=none"
     )
 
 
@@ -218,7 +218,7 @@ class V1:
                 _removed(directory)
             raise CgroupUnavailable(
                 f"no control group can be made here ({os.strerror(error.errno or 0)}): run as root, delegate "
-                "cgroup v2, or allow sandboxes without by cgroup=none"
+                "cgroup v2, or allow sandboxes without by TRACE_SANDBOX_CGROUPS=none"
             ) from error
         return GroupV1(directories)
 
@@ -272,7 +272,8 @@ class V2:
             _removed(directory)
             raise CgroupUnavailable(
                 f"no control group can be made below {self._parent.name} ({os.strerror(error.errno or 0)}): delegate "
-                "it with memory, pids and cpu"
+                "it with memory, pids and cpu, name another by TRACE_SANDBOX_CGROUP_PARENT, or allow sandboxes without "
+                "by TRACE_SANDBOX_CGROUPS=none"
             ) from error
         return GroupV2(directory)
 

@@ -163,12 +163,7 @@ def examine(settings: SandboxSettings) -> list[Examined]:
 
 
 def _try_backends(settings: SandboxSettings) -> Iterator[tuple[Examined, Supervisor | None]]:
-    settings.home.mkdir(parents=True, exist_ok=True)
-    closed = reachable(settings.home.resolve()) if os.geteuid() == 0 else None
-    if closed is not None:
-        raise LaunchFailed(
-            f"the sandbox home lies below {closed}, which other users cannot pass: name another directory, or chmod o+x"
-        )
+    _check_home(settings.home)
     groups = cgroup.find(settings.cgroup_parent) if settings.cgroups else None
     if groups is not None:
         groups.sweep()
@@ -185,6 +180,22 @@ def _try_backends(settings: SandboxSettings) -> Iterator[tuple[Examined, Supervi
             yield Examined(name, counted_by, (), f"there is no such backend: take {' or '.join(BACKENDS)}"), None
         except LaunchFailed as error:
             yield Examined(name, counted_by, (), str(error)), None
+
+
+def _check_home(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        closed = reachable(home.resolve()) if os.geteuid() == 0 else None
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise LaunchFailed(
+            f"{home} cannot be made ({reason}): set TRACE_SANDBOX_DIR to a directory of yours"
+        ) from error
+    if closed is not None:
+        raise LaunchFailed(
+            f"the sandbox home lies below {closed}, which other users cannot pass: set TRACE_SANDBOX_DIR to another "
+            "directory, or chmod o+x"
+        )
 
 
 def ended(kind: OutcomeKind, detail: str) -> Invoked:

@@ -19,6 +19,7 @@ from trace_ray.pool_settings import RpcPool
 KEPT: Final = (
     "object_store", "s3_endpoint", "s3", "workers", "http_port", "engine", "range_timeout_s", "lease_s",
     "token_keys", "jwks_url", "token_issuer", "audit_key", "alerts_allow_loopback", "audit_kept_days",
+    "sandbox_backends", "sandbox_cgroups", "sandbox_cgroup_parent", "sandbox_dir",
 )  # fmt: skip
 DEVNET_POOL: Final = "standard"
 LAST_UP: Final = "last `up`"

@@ -1,10 +1,11 @@
 """The self-test passes where the walls stand, and sees each wall that is missing."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from actors.sandbox import bubblewrap, landlock, seccomp, selftest, tree
+from actors.sandbox import bubblewrap, cgroup, landlock, seccomp, selftest, tree
 from actors.sandbox.bubblewrap import Bubblewrap
 from actors.sandbox.launch import LaunchFailed, Order
 from actors.sandbox.settings import SandboxSettings
@@ -111,3 +112,19 @@ def test_changed_runtime_tree_is_refused(tmp_path: Path) -> None:
     victim.write_text("print('mine')", encoding="ascii")
     with pytest.raises(tree.TreeUnavailable, match="has been changed"):
         tree.open_tree(tmp_path, node=None)
+
+
+def test_machine_without_control_groups_names_the_setting(tmp_path: Path) -> None:
+    needing = dataclasses.replace(
+        settings("bwrap"), cgroups=True, cgroup_parent=tmp_path
+    )  # no group, so none delegated
+    with pytest.raises(cgroup.CgroupUnavailable, match=r"or allow sandboxes without by TRACE_SANDBOX_CGROUPS=none$"):
+        open_supervisor(needing)
+    (examined,) = examine(dataclasses.replace(needing, cgroups=False))
+    assert (examined.good, examined.counted_by) == (True, "none"), examined.sentence()
+
+
+def test_home_that_cannot_be_made_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LaunchFailed, match=r"cannot be made .* set TRACE_SANDBOX_DIR to a directory of yours"):
+        examine(SandboxSettings(home=tmp_path / "file" / "home"))
