@@ -1,4 +1,7 @@
-"""What works on this machine, what does not, and how to mend it. Looks, and changes nothing but a probe object."""
+"""What works on this machine, what does not, and how to mend it.
+
+Looks, and changes nothing but a probe object and the sandboxes' own files.
+"""
 
 import importlib.metadata
 import os
@@ -13,10 +16,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from query import confine
-from state import migrate
+from state import migrate, rules
+from state.db import Database
 from trace_ray import config
 from trace_ray.config import Settings
-from trace_ray.errors import RefusedInput, SourceUnavailable, TraceError
+from trace_ray.errors import DatabaseUnavailable, RefusedInput, SourceUnavailable, TraceError
 from trace_ray.extract.engine import Provider
 from trace_ray.extract.rpc import JsonRpc
 from trace_ray.lite import anvil, devnet, ray_cluster
@@ -28,7 +32,9 @@ State = Literal["works", "limited", "broken", "info"]
 
 FREE_BYTES: Final = 2 * 1024**3  # a laptop sync of some thousand blocks with its Postgres fits
 PROBE_KEY: Final = "doctor/probe"
-PARTS: Final = {"_data_dir": "data directory", "_store": "object store", "_sandbox": "query sandbox", "_node": "devnet"}
+BUNDLES: Final = "bundle sandbox"
+PARTS: Final = {"_data_dir": "data directory", "_store": "object store", "_sandbox": "query sandbox", "_node": "devnet",
+         "_bundles": BUNDLES}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ def examine() -> list[Finding]:
     except RefusedInput as error:
         return [Finding("settings", "broken", problem, "correct the variable") for problem in error.problems]
     looks: list[Callable[[Settings], Finding]] = [
-        _python, _data_dir, _postgres, _ray, _engine, _store, _sandbox, _node, _stack
+        _python, _data_dir, _postgres, _ray, _engine, _store, _sandbox, _bundles, _node, _stack
     ]  # fmt: skip
     findings = [_look(look, settings) for look in looks]
     findings += [
@@ -140,6 +146,46 @@ def _sandbox(_: Settings) -> Finding:
         text = "this kernel cannot confine files and TCP: your own queries run with the other walls only"
         return Finding("query sandbox", "limited", text, "on Linux 6.7 or newer it is used by itself")
     return Finding("query sandbox", "works", f"Landlock ABI {abi}")
+
+
+def _bundles(settings: Settings) -> Finding:
+    """Test the walls. Rules alone need them: while none is enabled, a machine without sandboxes lacks nothing."""
+    from actors import evaluating  # late: pyarrow takes a fifth of a second
+    from actors.sandbox.supervisor import examine as examine_sandbox
+
+    try:
+        examined = examine_sandbox(evaluating.sandbox_settings(settings))
+    except TraceError as error:
+        return _no_sandbox(settings, str(error))
+    used = next((one for one in examined if one.good), None)
+    others = "".join(f"; {one.sentence()}" for one in examined if not one.good)
+    if used is None:
+        return _no_sandbox(settings, others.removeprefix("; "))
+    if not settings.sandbox_cgroups:
+        text = f"{used.sentence()}; no control groups count what is used{others}"
+        return Finding(BUNDLES, "limited", text, "leave TRACE_SANDBOX_CGROUPS out where control groups are delegated")
+    return Finding(BUNDLES, "works", f"{used.sentence()}, counted by {used.counted_by}{others}")
+
+
+def _no_sandbox(settings: Settings, problem: str) -> Finding:
+    if _has_rules(settings):
+        return Finding(
+            BUNDLES, "broken", problem, "rules are not evaluated until it is mended: then run `trace-ray up`"
+        )
+    return Finding(BUNDLES, "limited", problem, "only alert rules need it, and none is enabled")
+
+
+def _has_rules(settings: Settings) -> bool:
+    """Say whether a rule is enabled; a ledger that does not answer has a finding of its own."""
+    if settings.state_database_url is None:
+        return False
+    database = Database(settings.state_database_url, application_name="trace-doctor")
+    try:
+        return database.read(rules.any_enabled)
+    except DatabaseUnavailable:
+        return False
+    finally:
+        database.close()
 
 
 def _node(settings: Settings) -> Finding:
