@@ -14,6 +14,7 @@ from tests.job_files import changed
 from tests.rule_files import DIGEST, GOOD, problems, write
 from trace_ray import rulefile
 from trace_ray.alerts import Mode, Rule, Severity, Throttle
+from trace_ray.bundle import project
 from trace_ray.contracts import DEFAULT_ORG, OrgId
 from trace_ray.errors import RefusedInput
 
@@ -32,6 +33,15 @@ def read(directory: Path, text: str) -> Rule:
 
 
 # --- what is read -------------------------------------------------------------------------------------------------
+
+
+def test_the_example_fits_the_handler_that_bundle_init_writes(tmp_path: Path) -> None:
+    rule = rulefile.read(REPOSITORY / "docs" / "examples" / "alert_rule.devnet.yaml", DEFAULT_ORG)
+    project.start(tmp_path / "large-transfers", "python")
+    written = project.read(tmp_path / "large-transfers")
+    assert rule.bundle == f"{written.name}@{written.version}"
+    handler = (tmp_path / "large-transfers" / "handler.py").read_text()
+    assert [name for name in rule.parameters if f'.get("{name}"' not in handler] == []
 
 
 def test_a_complete_file_becomes_a_rule(tmp_path: Path) -> None:
