@@ -16,6 +16,7 @@ from trace_ray.contracts import OrgId
 from trace_ray.lite.effective import missing_channels
 from trace_ray.wiring import data_transaction, settings_here, transaction
 
+NO_HTTP: Final = 0  # what TRACE_HTTP_PORT says on a machine that only syncs
 LISTED: Final = 50  # rows that a person reads; --limit shows more
 
 Json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
@@ -43,8 +44,12 @@ def apply_command(path: Path, since: int | None, as_json: bool) -> None:
         applied = rules.apply(conn, rule, _digest)
         planned = None if since is None else len(evaluations.backfill(conn, applied.rule_id, since))
     live = applied.rule.mode is Mode.LIVE
-    missing = missing_channels(applied.rule.channels, settings) if live else []
-    alert_console.print_applied(applied, planned, missing, as_json=as_json)
+    lacks = missing_channels(applied.rule.channels, settings) if live else []
+    if settings.http_port == NO_HTTP:
+        lacks.append(
+            "the stack answers no questions, and bundles have to ask: set TRACE_HTTP_PORT, then run `trace-ray up`"
+        )
+    alert_console.print_applied(applied, planned, lacks, as_json=as_json)
     if not (live and applied.rule.enabled):
         _suppress(settings, name=applied.rule.name, as_json=as_json)
 

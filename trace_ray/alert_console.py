@@ -14,23 +14,23 @@ from trace_ray.console import out, print_json, printable, say
 STATES = ("queued", "running", "succeeded", "dead", "cancelled")
 
 
-def print_applied(applied: AppliedRule, planned: int | None, missing: Sequence[str], *, as_json: bool) -> None:
+def print_applied(applied: AppliedRule, planned: int | None, lacks: Sequence[str], *, as_json: bool) -> None:
     """Print the rule's id on stdout and what changed as notes.
 
-    `planned` counts evaluations of what was published, None when none was asked for. `missing`: a sentence for each
-    channel that nothing can be delivered to yet.
+    `planned` counts evaluations of what was published, None when none was asked for. `lacks`: a sentence for each
+    thing that keeps its alerts from being heard.
     """
     if as_json:
         changes = list(applied.changes)
         document = {"rule_id": str(applied.rule_id), "created": applied.created, "changes": changes, "planned": planned}
-        print_json(document | {"missing_channels": list(missing)})
+        print_json(document | {"lacks": list(lacks)})
         return
     out.print(str(applied.rule_id), markup=False)
     for change in applied.changes:
         say(change)
     if not applied.changes:
         say(f"Rule {applied.rule.name} is unchanged")
-    for sentence in missing:
+    for sentence in lacks:
         say(f"Note: {sentence}")
     if applied.created and planned is None:
         say("It looks at what is published from now on; with --since BLOCK also at what is there already")

@@ -66,8 +66,10 @@ def test_a_rule_is_applied_listed_shown_paused_and_resumed(shell: Shell, ledger:
     assert watching.planned(ledger, rule) == []
     again = shell.json("alerts", "apply", "-f", path, "--since", "150")
     assert again == {
-        "rule_id": str(rule.rule_id), "created": False, "changes": [], "planned": 2, "missing_channels": [missing]
+        "rule_id": str(rule.rule_id), "created": False, "changes": [], "planned": 2, "lacks": [missing]
     }  # fmt: skip
+    silent = shell.run("alerts", "apply", "-f", path, more={"TRACE_HTTP_PORT": "0"}).stderr
+    assert "Note: the stack answers no questions" in silent
     first, second = watching.claim(ledger, 9)
     watching.complete(ledger, first, None)
     ledger.fail(Failure(second.key, "user_error", "user_error: KeyError", retryable=False))
