@@ -1,4 +1,4 @@
-"""Sinks and delivers the alert events of a stack: two loops that wait for a database that is away.
+"""Sinks, delivers and takes back the alert events of a stack: loops that wait for a database that is away.
 
 Channels are those of the last `up`: when it has changed them, the loop of deliveries begins anew with them.
 """
@@ -10,6 +10,7 @@ from typing import Final
 
 from actors import deliver
 from actors.deliver import Deliverer
+from actors.retract import Retractor
 from actors.sink import Sink
 from state import deliveries
 from state.db import Database
@@ -29,17 +30,24 @@ class Alerting:
     """The loops of one process. Any number of processes may run them at once: messages and deliveries are leased."""
 
     def __init__(
-        self, sink: Sink, settings: Callable[[], Settings], databases: tuple[Database, ...], objects: ObjectStore
+        self,
+        sink: Sink,
+        retractor: Retractor,
+        settings: Callable[[], Settings],
+        databases: tuple[Database, ...],
+        objects: ObjectStore,
     ) -> None:
         """Args: settings: reads those of the stack as they are now."""
         self._sink = sink
+        self._retractor = retractor
         self._settings = settings
         self._databases = databases
         self._objects = objects
         self._stop = threading.Event()
         self._deliverer: Deliverer | None = None
         self._threads = [
-            threading.Thread(target=self._sink_events, name="sink", daemon=True),
+            threading.Thread(target=self._repeat, args=(self._sink_events,), name="sink", daemon=True),
+            threading.Thread(target=self._repeat, args=(self._retract_events,), name="retractions", daemon=True),
             threading.Thread(target=self._deliver, name="channels", daemon=True),
         ]
 
@@ -57,11 +65,27 @@ class Alerting:
             database.close()
         self._objects.close()
 
-    def _sink_events(self) -> None:
-        """Handle batches as they come."""
+    def _sink_events(self) -> int:
+        sunk = self._sink.run_once()
+        if sunk.new:
+            self._wake_deliverer()
+        return sunk.messages
+
+    def _retract_events(self) -> int:
+        done = self._retractor.run_once()
+        if done.retractions:
+            self._wake_deliverer()
+        return done.messages
+
+    def _wake_deliverer(self) -> None:
+        if self._deliverer is not None:
+            self._deliverer.wake()
+
+    def _repeat(self, once: Callable[[], int]) -> None:
+        """Handle messages as they come. `once` says how many it met."""
         while not self._stop.is_set():
             try:
-                sunk = self._sink.run_once()
+                messages = once()
             except DatabaseUnavailable as error:
                 logger.warning("alert events wait for the database", extra={"reason": str(error)})
                 self._stop.wait(AWAY_S)
@@ -70,9 +94,7 @@ class Alerting:
                 logger.exception("alert events not handled")
                 self._stop.wait(AWAY_S)
                 continue
-            if sunk.new and self._deliverer is not None:
-                self._deliverer.wake()
-            if not sunk.messages:
+            if not messages:
                 self._stop.wait(IDLE_S)
 
     def _deliver(self) -> None:
@@ -107,12 +129,18 @@ def _same_channels(one: Settings, other: Settings) -> bool:
 def for_stack(read: Callable[[], Settings]) -> Alerting:
     """Return the loops of a stack. `read` gives its settings as they are now."""
     settings = read()
-    state = Database(config.state_url(settings), application_name="trace-sink")
-    data = Database(config.data_url(settings), application_name="trace-sink")
+    sinks, retracts = (
+        (
+            Database(config.state_url(settings), application_name=name),
+            Database(config.data_url(settings), application_name=name),
+        )
+        for name in ("trace-sink", "trace-retract")
+    )
     objects = open_store(
         settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
     )
     scratch = settings.data_dir / "sink"
     scratch.mkdir(parents=True, exist_ok=True)
-    sink = Sink(state=state, data=data, store=objects, scratch=scratch, route=deliveries.create)
-    return Alerting(sink, read, (state, data), objects)
+    sink = Sink(state=sinks[0], data=sinks[1], store=objects, scratch=scratch, route=deliveries.create)
+    retractor = Retractor(state=retracts[0], data=retracts[1], store=objects, scratch=scratch)
+    return Alerting(sink, retractor, read, (*sinks, *retracts), objects)

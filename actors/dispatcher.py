@@ -11,9 +11,9 @@ from uuid import UUID
 
 from actors.evaluations import Evaluations
 from actors.orders import Evaluated, EvaluationGroup, Result
-from state import evaluations, jobs, outbox, tasks
+from state import evaluations, jobs, outbox, retractions, tasks
 from state.db import Connection, Database, pipelined
-from trace_ray.config import OUTBOX_RETRIES
+from trace_ray.config import BUFFER_MAX_DELIVERIES, OUTBOX_RETRIES
 from trace_ray.contracts import (
     AttemptKey,
     Epoch,
@@ -37,12 +37,15 @@ def _told_in_the_log(_conn: Connection, _events: Sequence[outbox.Event]) -> None
     """Nothing else follows from these events so far; the line is written after the commit."""
 
 
-def _to_be_evaluated(conn: Connection, events: Sequence[outbox.Event]) -> None:
-    """Alert rules look at what was published."""
-    evaluations.plan_evaluations(conn, [VersionId(UUID(event.payload["dataset_version"])) for event in events])
+def _published(conn: Connection, events: Sequence[outbox.Event]) -> None:
+    """Alert rules look at what was published; what replaces blocks may take events back."""
+    versions = [VersionId(UUID(event.payload["dataset_version"])) for event in events]
+    with pipelined(conn):  # the first of them costs no wait of its own
+        retractions.announce(conn, versions, max_deliveries=BUFFER_MAX_DELIVERIES)
+        evaluations.plan_evaluations(conn, versions)
 
 
-HANDLERS: Mapping[str, outbox.Handler] = {"dataset.published": _to_be_evaluated, "task.dead": _told_in_the_log}
+HANDLERS: Mapping[str, outbox.Handler] = {"dataset.published": _published, "task.dead": _told_in_the_log}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from state import alerts, buffer, evaluations
+from state import alerts, buffer, evaluations, retractions
 from state.db import Connection, Database
 from state.evaluations import Source
 from trace_ray import drafts
 from trace_ray.alerts import QUEUE, AlertEvent, Draft, Mode, Rule, batch_key
+from trace_ray.config import BUFFER_MAX_DELIVERIES
 from trace_ray.contracts import OrgId, TaskId
 from trace_ray.drafts import BadBatch
 from trace_ray.errors import ObjectMissing, TraceError
@@ -113,7 +114,7 @@ class Sink:
 
     def _handle(self, delivery: buffer.Delivery) -> Sunk:
         try:
-            sunk = self._keep(delivery)
+            source, sunk = self._keep(delivery)
         except (BadBatch, ObjectMissing) as error:  # the next delivery would end the same way
             return self._reject(delivery, str(error))
         except TraceError as error:  # try later, or a person has to mend something meanwhile
@@ -122,6 +123,7 @@ class Sink:
             logger.exception("batch not handled", extra={"message_id": str(delivery.message_id)})
             return self._postpone(delivery, f"unexpected {type(error).__name__}: see the sink's log")
         with self._state.transaction() as conn:
+            self._announce(conn, source)
             acknowledged = buffer.ack(conn, delivery.message_id, delivery.receipt)
         if not acknowledged:
             logger.info("batch kept late", extra={"message_id": str(delivery.message_id)})  # who has it now repeats it
@@ -141,7 +143,12 @@ class Sink:
 
     # --- one batch ------------------------------------------------------------------------------------------------
 
-    def _keep(self, delivery: buffer.Delivery) -> Sunk:
+    def _announce(self, conn: Connection, source: Source) -> None:
+        """Have the events looked at once more when blocks of theirs were replaced before they were kept."""
+        org_id, attempt = source.rule.org_id, source.accepted or 0
+        retractions.announce_late(conn, org_id, source.evaluation, attempt, max_deliveries=BUFFER_MAX_DELIVERIES)
+
+    def _keep(self, delivery: buffer.Delivery) -> tuple[Source, Sunk]:
         message = _read(delivery.payload)
         source = self._source(message)
         data = self._fetch(message)
@@ -156,7 +163,7 @@ class Sink:
             more = {"events": conflicting[:SHOWN], "count": len(conflicting)}
             logger.warning("events known with other content, which was kept", extra={**facts, **more})
         logger.info("batch kept", extra={**facts, "new": new, "repeated": repeated})
-        return Sunk(kept=1, new=new, repeated=repeated, conflicting=len(conflicting))
+        return source, Sunk(kept=1, new=new, repeated=repeated, conflicting=len(conflicting))
 
     def _source(self, message: _Message) -> Source:
         """Return where the batch comes from, by the ledger; the message must say the same."""

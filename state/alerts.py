@@ -12,7 +12,7 @@ from state import arrays
 from state.db import Connection, Row, ask, statements
 from trace_ray.alert_reports import StoredEvent
 from trace_ray.alerts import AlertEvent, Draft, EventId, Mode, Rule, RuleId, Severity, event_id
-from trace_ray.contracts import OrgId, TaskId
+from trace_ray.contracts import BlockRange, OrgId, TaskId
 from trace_ray.drafts import compact
 
 SQL: Final = statements("alerts")
@@ -61,6 +61,38 @@ def add(conn: Connection, rule: Rule, task_id: TaskId, attempt: int, drafts: Seq
     parameters = _columns(known, [placed[one] for one in known]) | {"rule_id": rule_id}
     differ = tuple(EventId(row[0]) for row in ask(conn, SQL["differ"], parameters))
     return Added(new, len(known), differ)
+
+
+def blocks(conn: Connection, org_id: OrgId, chain_id: int, span: BlockRange) -> dict[int, set[bytes]]:
+    """Return the hashes of blocks that events of an organisation are about, by number; retracted ones left out."""
+    parameters = {"org": org_id, "chain": chain_id, "start": span.start, "end": span.end}
+    found: dict[int, set[bytes]] = {}
+    for number, block_hash in ask(conn, SQL["blocks"], parameters):
+        found.setdefault(number, set()).add(bytes(block_hash))
+    return found
+
+
+def retract(
+    conn: Connection, org_id: OrgId, chain_id: int, gone: Sequence[tuple[int, bytes]], *, limit: int
+) -> list[EventId]:
+    """Mark events whose blocks, by number and hash, are gone; return those that were not marked before.
+
+    At most `limit` of them: none means that no more are left. Their deliveries belong into the same transaction.
+    """
+    parameters = {
+        "org": org_id,
+        "chain": chain_id,
+        "blocks": arrays.bigints([number for number, _ in gone]),
+        "hashes": arrays.blobs(block_hash for _, block_hash in gone),
+        "limit": limit,
+    }
+    return [EventId(row["event_id"]) for row in conn.execute(SQL["retract"], parameters)]
+
+
+def find(conn: Connection, org_id: OrgId, event: EventId) -> StoredEvent | None:
+    """Return an event of an organisation."""
+    row = conn.execute(SQL["find"], {"org": org_id, "event": event}).fetchone()
+    return None if row is None else _stored(row)
 
 
 def recent(conn: Connection, org_id: OrgId, *, rule_id: RuleId | None = None, limit: int = 100) -> list[StoredEvent]:

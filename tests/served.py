@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,10 +36,19 @@ def settings_for(directory: Path, database: str, **more: str) -> Settings:
     return config.read_settings(environ)
 
 
-def offer(settings: Settings, lease: Lease, *, blocks_of: str | None = None) -> Publication:
-    """Write a range's real rows into the file store and return the publication that offers them."""
+def offer(
+    settings: Settings,
+    lease: Lease,
+    *,
+    blocks_of: str | None = None,
+    made: Callable[[int], list[dict[str, object]]] | None = None,
+) -> Publication:
+    """Write a range's real rows into the file store and return the publication that offers them.
+
+    `made` gives the rows of a block; without it they are those of its dataset, or of another one (`blocks_of`).
+    """
     task = lease.task
-    made = ROWS[blocks_of or task.cryo_dataset_name]
+    made = made or ROWS[blocks_of or task.cryo_dataset_name]
     rows = [row for number in range(task.blocks.start, task.blocks.end) for row in made(number)]
     table = pa.Table.from_pylist(rows, SCHEMAS[task.cryo_dataset_name].columns)
     sink = pa.BufferOutputStream()

@@ -27,3 +27,24 @@ WHERE (e.rule_id, e.event_time, e.chain_id, e.block_number, e.block_hash, e.tx_h
 SELECT * FROM data.alert_events
 WHERE org_id = %(org)s::uuid AND (%(rule_id)s::uuid IS NULL OR rule_id = %(rule_id)s::uuid)
 ORDER BY created_at DESC, event_id LIMIT %(limit)s::int;
+
+-- name: blocks
+-- The blocks that events of an organisation are about and that are not known to be gone.
+SELECT DISTINCT block_number, block_hash FROM data.alert_events
+WHERE org_id = %(org)s::uuid AND chain_id = %(chain)s::bigint AND block_number >= %(start)s::bigint
+  AND block_number < %(end)s::bigint AND retracted_at IS NULL;
+
+-- name: retract
+-- Mark events whose blocks are gone; the rows that come back are those that were not. In the order of their ids, so that
+-- two consumers wait for each other and never in a ring.
+UPDATE data.alert_events SET retracted_at = now()
+WHERE event_id = ANY(ARRAY(
+  SELECT e.event_id
+  FROM unnest(%(blocks)b::bigint[], %(hashes)b::bytea[]) AS i(block_number, block_hash)
+  JOIN data.alert_events e USING (block_number, block_hash)
+  WHERE e.org_id = %(org)s::uuid AND e.chain_id = %(chain)s::bigint AND e.retracted_at IS NULL
+  ORDER BY e.event_id LIMIT %(limit)s::int FOR UPDATE OF e))
+RETURNING event_id;
+
+-- name: find
+SELECT * FROM data.alert_events WHERE org_id = %(org)s::uuid AND event_id = %(event)s::uuid;

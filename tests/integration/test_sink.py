@@ -17,6 +17,7 @@ import pytest
 from actors.sink import Sink, Sunk
 from state import alerts, buffer
 from state.db import Connection, Database, connect
+from state.evaluations import Source
 from tests.integration.state import watching
 from tests.integration.state.ledger import Ledger, job, publication
 from tests.integration.state.watching import rule, watch
@@ -433,7 +434,7 @@ def test_a_late_sink_may_repeat_what_another_one_has_kept(world: World, leases: 
     late = world.sink()
     keep = late._keep
 
-    def slowly(delivery: buffer.Delivery) -> Sunk:
+    def slowly(delivery: buffer.Delivery) -> tuple[Source, Sunk]:
         world.later()
         assert world.run() == Sunk(kept=1, new=1)
         return keep(delivery)

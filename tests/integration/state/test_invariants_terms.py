@@ -46,6 +46,8 @@ UNFENCED = {
     **dict.fromkeys(("jobs.add_ranges", "tasks.add_files", "tasks.replace"), AFTER),
     "evaluations.add": f"{AFTER}, or {OPERATOR}",
     **dict.fromkeys(("audit.record", "audit.save_result", "audit.forget", "audit.forget_old"), QUERIES),
+    "retractions.announce": AFTER,
+    "retractions.announce_late": f"with an acknowledgement: {RECEIPT}",
     "alerts.add": "database `data`: the sink writes there, and the same event again changes nothing",
     **dict.fromkeys(
         ("deliveries.create", "deliveries.take_back"),

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from state import db, evaluations, jobs, outbox, tasks
+from state import db, evaluations, jobs, outbox, retractions, tasks
 from state.db import Connection, connect, statements
 from tests import pg
 from tests.integration.state.ledger import CHAIN, POOL, Ledger, job, stream
@@ -69,10 +69,17 @@ HOT: Final = {
     **{f"jobs.{name}": EVERYWHERE for name in ("lock_cursors", "plannable", "add_ranges", "doubt_heads")},
     **{f"outbox.{name}": EVERYWHERE for name in ("append", "drain", "put_back")},
     **{f"evaluations.{name}": EVERYWHERE for name in statements("evaluations")},
+    **{f"retractions.{name}": EVERYWHERE for name in ("announce", "announce_late")},
     "jobs.heads_wanted": EVERYWHERE - {"ranges"},  # looks for one open range, which a planner hopes to meet early
 }
 STATUS: Final = EVERYWHERE - {"ranges", "tasks"}  # it reads every open range with its task: here a sixth of the table
-LEDGERS: Final = {"tasks": tasks.SQL, "jobs": jobs.SQL, "outbox": outbox.SQL, "evaluations": evaluations.SQL}
+LEDGERS: Final = {
+    "tasks": tasks.SQL,
+    "jobs": jobs.SQL,
+    "outbox": outbox.SQL,
+    "evaluations": evaluations.SQL,
+    "retractions": retractions.SQL,
+}
 MODES: Final = {
     "as the Dispatcher": None,
     "custom": b"SET LOCAL plan_cache_mode = 'force_custom_plan'",
@@ -128,7 +135,8 @@ def parameters(ledger: Ledger) -> dict[str, object]:
         "poll": 10.0, "retry": 2.0, "rules": [rule().rule_id] * count, "chains": [CHAIN] * count,
         "snapshots": [1] * count, "inputs": ["i"] * count,
         "priority": 0, "task": ids[0], "attempt": 1, "token": running[0]["lease_token"],
-        "durations": None,
+        "durations": None, "queue": "q", "max_deliveries": 3, "chain": CHAIN, "start": starts[0], "end": starts[0] + 9,
+        "cause": "c",
     }  # fmt: skip
 
 
