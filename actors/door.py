@@ -7,7 +7,7 @@ passed on: a handler never learns a location.
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import httpx
@@ -80,10 +80,9 @@ class Door:
         rows = self._stored(head.location, wanted)
         if rows is None:
             return QueryAnswer(TOO_MANY_BYTES, JSON, orjson.dumps(TOO_LARGE))
-        answer = replace(head, table=rows.slice(0, wanted), truncated=rows.num_rows > wanted, location=None)
-        if call.format == "arrow":
-            return QueryAnswer(OK, ARROW, results.to_arrow(answer))
-        return QueryAnswer(OK, JSON, results.to_json(answer))
+        return rendered(
+            replace(head, table=rows.slice(0, wanted), truncated=rows.num_rows > wanted, location=None), call.format
+        )
 
     def _stored(self, location: str, wanted: int) -> pa.Table | None:
         """Return the first rows of a stored answer, one more than are wanted; None when they are too many bytes."""
@@ -91,17 +90,29 @@ class Door:
         with TemporaryDirectory(dir=self._scratch) as directory:
             path = Path(directory) / "result.parquet"
             self._store.get(key, path)
-            file = pq.ParquetFile(path)
-            taken: list[pa.RecordBatch] = []
-            rows = size = 0
-            for batch in file.iter_batches():  # pyright: ignore[reportUnknownMemberType] - partial stub
-                taken.append(batch)
-                rows, size = rows + batch.num_rows, size + batch.nbytes
-                if size > MOST_BYTES:
-                    return None
-                if rows > wanted:
-                    break
-            return pa.Table.from_batches(taken, file.schema_arrow)
+            return first_rows(path, wanted)
+
+
+def first_rows(path: Path, wanted: int) -> pa.Table | None:
+    """Return the first rows of a Parquet file, one more than are wanted if there are; None: they are too many bytes."""
+    file = pq.ParquetFile(path)
+    taken: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in file.iter_batches():  # pyright: ignore[reportUnknownMemberType] - partial stub
+        taken.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if size > MOST_BYTES:
+            return None
+        if rows > wanted:
+            break
+    return pa.Table.from_batches(taken, file.schema_arrow)
+
+
+def rendered(answer: Answer, form: Literal["json", "arrow"]) -> QueryAnswer:
+    """Return an answer as a handler gets it."""
+    if form == "arrow":
+        return QueryAnswer(OK, ARROW, results.to_arrow(answer))
+    return QueryAnswer(OK, JSON, results.to_json(answer))
 
 
 def _passed_on(response: httpx.Response) -> QueryAnswer:

@@ -6,6 +6,7 @@ Nothing leaves unless the handler ends well and every draft holds: an attempt gi
 import hashlib
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -16,12 +17,23 @@ import orjson
 
 from actors.door import Door
 from actors.orders import Evaluated, EvaluationGroup
-from actors.sandbox.invoker import RuntimeInvoker
+from actors.sandbox.invoker import Ask, RuntimeInvoker
 from actors.sandbox.store import BundleStore
 from trace_ray import drafts
-from trace_ray.alerts import EvaluationLease, EventBatch, Invocation, Invoked, OutcomeKind, SandboxLimits, batch_key
+from trace_ray.alerts import (
+    Evaluation,
+    EvaluationLease,
+    EventBatch,
+    Invocation,
+    Invoked,
+    OutcomeKind,
+    Rule,
+    SandboxLimits,
+    batch_key,
+)
 from trace_ray.bundle.manifest import Manifest
-from trace_ray.contracts import TaskId
+from trace_ray.bundle.pushed import UsableBundle
+from trace_ray.contracts import GrantedDataset, TaskId
 from trace_ray.errors import BundleRejected, DiskFull, ObjectMissing, StoreUnavailable
 from trace_ray.outcomes import failure
 from trace_ray.storage import ObjectStore
@@ -31,6 +43,16 @@ logger = logging.getLogger(__name__)
 REQUESTS: Final = UUID(
     "6ba7b811-9dad-11d1-80b4-00c04fd430c8"
 )  # namespace of request ids: a task has one, in all attempts
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a bundle is run for. `datasets`: what its rule may read, with or without files."""
+
+    rule: Rule
+    evaluation: Evaluation
+    bundle: UsableBundle
+    datasets: tuple[GrantedDataset, ...]
 
 
 class Evaluator:
@@ -68,13 +90,8 @@ class Evaluator:
 
     def _invoke(self, group: EvaluationGroup, cancelled: Callable[[], bool]) -> Invoked:
         door = Door(self._http, self._objects, group.lease, group.token, scratch=self._scratch)
-        try:
-            with self._bundles.use(group.bundle.bundle, group.bundle.keyring) as stored:
-                return self._invoker.invoke(invocation(group, stored.directory, stored.manifest), door, cancelled)
-        except BundleRejected as error:
-            return _not_run(OutcomeKind.BUNDLE_REJECTED, f"{error.code}: {error}")
-        except (ObjectMissing, StoreUnavailable, DiskFull) as error:
-            return _not_run(OutcomeKind.BUNDLE_FETCH, str(error))
+        what = Assignment(group.lease.rule, group.lease.evaluation, group.bundle, group.datasets)
+        return invoke(self._invoker, self._bundles, what, door, cancelled)
 
     def _store(self, lease: EvaluationLease, lines: bytes) -> EventBatch | None:
         """Check the drafts and put them into the object store."""
@@ -98,10 +115,21 @@ class Evaluator:
         )
 
 
-def invocation(group: EvaluationGroup, directory: Path, manifest: Manifest) -> Invocation:
-    """Return what a sandbox is asked to do for an evaluation."""
-    lease = group.lease
-    rule, evaluation = lease.rule, lease.evaluation
+def invoke(
+    invoker: RuntimeInvoker, bundles: BundleStore, what: Assignment, ask: Ask, cancelled: Callable[[], bool]
+) -> Invoked:
+    """Run a bundle over the blocks of an evaluation. Also a bundle that cannot be had is an outcome."""
+    try:
+        with bundles.use(what.bundle.bundle, what.bundle.keyring) as stored:
+            return invoker.invoke(_invocation(what, stored.directory, stored.manifest), ask, cancelled)
+    except BundleRejected as error:
+        return _not_run(OutcomeKind.BUNDLE_REJECTED, f"{error.code}: {error}")
+    except (ObjectMissing, StoreUnavailable, DiskFull) as error:
+        return _not_run(OutcomeKind.BUNDLE_FETCH, str(error))
+
+
+def _invocation(what: Assignment, directory: Path, manifest: Manifest) -> Invocation:
+    rule, evaluation = what.rule, what.evaluation
     payload = {
         "alert_definition_id": str(evaluation.rule_id),
         "rule": rule.name,
@@ -112,7 +140,7 @@ def invocation(group: EvaluationGroup, directory: Path, manifest: Manifest) -> I
         "snapshot": evaluation.as_of,
         "datasets": {
             one.name: {"snapshot": one.snapshot, "from_block": one.from_block, "to_block": one.to_block}
-            for one in group.datasets
+            for one in what.datasets
         },
     }
     return Invocation(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
@@ -194,6 +195,12 @@ class Processes:
         return run.plan(question, grant, pool=self._pool, limits=limits, cancel=cancel)
 
 
+def open_pool(scratch: Path, store: ObjectStore) -> Pool:
+    """Return a pool of query processes, confined as far as this kernel can. Raises WorkerUnavailable."""
+    limits = Limits(without_landlock=not confine.is_complete(confine.landlock_abi()))
+    return Pool(scratch=scratch, reach=Reach.of([store.presign("any", 1.0)]), limits=limits)
+
+
 def make_app(
     settings: Settings,
     *,
@@ -218,8 +225,7 @@ def make_app(
     keys.tasks.ring()  # our own are made before the first token is checked; a provider may be down meanwhile
     ledgers = Ledgers(state, data, keys, store)
     secret = audit_key(settings.audit_key or settings.data_dir / AUDIT_KEY)
-    limits = Limits(without_landlock=not confine.is_complete(confine.landlock_abi()))
-    pool = Pool(scratch=settings.data_dir / "scratch", reach=Reach.of([store.presign("any", 1.0)]), limits=limits)
+    pool = open_pool(settings.data_dir / "scratch", store)
 
     def close() -> None:
         pool.close()
@@ -233,7 +239,7 @@ def make_app(
         results=ledgers,
         fingerprint=functools.partial(sql_hash, secret),
         observe=observe,
-        people=replace(limits, timeout_s=query_s),
-        tasks=replace(limits, timeout_s=task_query_s),
+        people=replace(pool.limits, timeout_s=query_s),
+        tasks=replace(pool.limits, timeout_s=task_query_s),
     )
     return create_app(Parts(service, ledgers, ledgers.missing, close, build, stack))

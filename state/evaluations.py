@@ -87,6 +87,22 @@ def backfill(conn: Connection, rule_id: RuleId, since: int) -> list[Evaluation]:
     return _plan(conn, watches, spans, priority=BACKFILL)
 
 
+def preview(conn: Connection, rule: Rule, blocks: BlockRange) -> list[Evaluation]:
+    """Return the evaluations that a rule, applied or not, has over these blocks as they are published now; queue none.
+
+    They are those that planning makes, in order of their blocks, with the newest snapshot: whole ones, so the first
+    and the last may reach beyond `blocks`. Empty where not all of its datasets are published.
+    """
+    rows = conn.execute(SQL["named"], {"org": rule.org_id, "names": arrays.texts(rule.datasets)}).fetchall()
+    members = [DatasetUuid(row["dataset_uuid"]) for row in rows]
+    visible, newest = _visible(conn, {dataset: [blocks] for dataset in members})
+    return [
+        Evaluation.make(rule.rule_id, rows[0]["chain_id"], cell.blocks, newest[members[0]], cell.inputs)
+        for cell in cells([visible.get(dataset, []) for dataset in members])
+        if cell.blocks.overlaps(blocks)
+    ]
+
+
 def _watches(conn: Connection, published: Mapping[RuleId, Collection[VersionId] | None]) -> list[_Watch]:
     members: dict[RuleId, list[DatasetUuid]] = {}
     chains: dict[RuleId, int] = {}

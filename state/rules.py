@@ -30,6 +30,20 @@ def apply(conn: Connection, rule: Rule, resolve: Resolve) -> AppliedRule:
         RefusedInput: with one sentence per problem, and nothing is changed.
     """
     conn.execute(SQL["lock_organisation"], {"org": rule.org_id})
+    rule, watched = pinned(conn, rule, resolve)
+    known = by_ids(conn, [rule.rule_id]).get(rule.rule_id)
+    changes = tuple(rule_changes.sentences(rule, known))
+    if changes:
+        _save(conn, rule, watched)
+    return AppliedRule(rule, known is None, changes)
+
+
+def pinned(conn: Connection, rule: Rule, resolve: Resolve) -> tuple[Rule, list[DatasetUuid]]:
+    """Return a rule as its file says it, pinned to its bundle, and the datasets that it watches; nothing is changed.
+
+    Raises:
+        RefusedInput: with one sentence per problem.
+    """
     problems: list[str] = []
     watched = _watched(conn, rule, problems)
     try:
@@ -38,11 +52,7 @@ def apply(conn: Connection, rule: Rule, resolve: Resolve) -> AppliedRule:
         problems += [f"bundle: {problem}" for problem in error.problems]
     if problems:
         raise RefusedInput(problems)
-    known = by_ids(conn, [rule.rule_id]).get(rule.rule_id)
-    changes = tuple(rule_changes.sentences(rule, known))
-    if changes:
-        _save(conn, rule, watched)
-    return AppliedRule(rule, known is None, changes)
+    return rule, watched
 
 
 def pause(conn: Connection, org_id: OrgId, name: str) -> None:

@@ -8,7 +8,7 @@ import click
 from state import alerts as events
 from state import bundles, deliveries, evaluations, rules
 from state.db import Connection
-from trace_ray import alert_console, delivery_commands, rulefile
+from trace_ray import alert_console, backtest_commands, delivery_commands, rulefile
 from trace_ray.alerts import Mode, rule_id
 from trace_ray.config import Settings
 from trace_ray.console import say
@@ -125,4 +125,5 @@ def _digest(conn: Connection, org_id: OrgId, reference: str) -> str:
     return bundles.pin(conn, org_id, reference).digest
 
 
+alerts_group.add_command(backtest_commands.backtest_command)
 delivery_commands.add(alerts_group)

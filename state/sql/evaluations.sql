@@ -13,6 +13,11 @@ SELECT w.rule_id, w.dataset_uuid, d.chain_id
 FROM state.rule_datasets w JOIN state.datasets d USING (dataset_uuid)
 WHERE w.rule_id = ANY(%(rules)b::uuid[]) ORDER BY w.rule_id, w.position;
 
+-- name: named
+-- The datasets of an organisation that have one of these names.
+SELECT dataset_uuid, chain_id FROM state.datasets
+WHERE org_id = %(org)s::uuid AND name = ANY(%(names)b::text[]) ORDER BY dataset_uuid;
+
 -- name: visible
 -- Versions that are visible now and overlap these spans of datasets, and the newest snapshot, which shows all of them.
 -- Visible versions of a dataset do not overlap, so of those that start before a span only the last one can reach it.

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
 
+from actors.direct import DirectDoor
 from actors.door import Door
 from actors.evaluate import Evaluator
 from actors.evaluations import Evaluations
 from actors.orders import Evaluated, EvaluationGroup
+from actors.questions import Processes, open_pool
 from actors.sandbox.invoker import QueryCall
 from actors.sandbox.store import BundleStore
 from actors.sink import Sink, Sunk
-from state import alerts, bundles, deliveries, rules
+from state import alerts, bundles, datasets, deliveries, rules
 from state.db import Database, connect
 from tests import pg
 from tests.bundles import Packed, key, make
@@ -221,3 +224,53 @@ def test_a_dataset_that_the_rule_does_not_name_is_not_there(world: World, group:
 
     assert answer.status == 400
     assert json.loads(answer.body)["error"]["detail"]["reason"] == "relation"
+
+
+QUESTIONS = [
+    QueryCall("select block_number, block_hash from devnet_blocks order by 1", None, None, "json"),
+    QueryCall("select block_number from devnet_blocks order by 1", None, 7, "json"),
+    QueryCall(
+        "select a.block_number, b.block_hash from devnet_blocks a, devnet_blocks b, range(4)", None, None, "json"
+    ),
+    QueryCall(
+        "select a.block_number n from devnet_blocks a, devnet_blocks b, range(4) order by 1", None, 12_000, "json"
+    ),
+    QueryCall("select repeat('x', 4000) from devnet_blocks a, devnet_blocks b", None, 10_000, "json"),
+    QueryCall("select count(*) from dataset", "devnet_blocks", None, "json"),
+    QueryCall("select count(*) from dataset", "devnet_logs", None, "json"),
+    QueryCall("select 1 from devnet_logs", None, None, "json"),
+    QueryCall("select nothing from devnet_blocks", None, None, "json"),
+    QueryCall("copy devnet_blocks to '/tmp/x'", None, None, "json"),
+]
+
+
+@pytest.mark.parametrize("call", QUESTIONS, ids=lambda call: call.sql[:40])
+def test_a_backtest_is_told_what_a_live_evaluation_is_told(
+    world: World, group: EvaluationGroup, direct: DirectDoor, call: QueryCall
+) -> None:
+    live, tried = door(world, group)(call), direct(call)
+    assert (tried.status, tried.content_type) == (live.status, live.content_type)
+    expected, found = json.loads(live.body), json.loads(tried.body)
+    for document in (expected, found):
+        document.pop("query_id", None)
+        document.pop("location", None)  # of what was cut: a backtest stores nothing
+        document.pop("result", None)
+        document.get("error", {}).get("detail", {}).pop("query_id", None)
+    assert found == expected
+
+
+def test_a_backtest_is_told_the_same_in_arrow(world: World, group: EvaluationGroup, direct: DirectDoor) -> None:
+    call = replace(QUESTIONS[0], format="arrow")
+    live, tried = door(world, group)(call), direct(call)
+    assert tried.content_type == live.content_type
+    assert pa.ipc.open_stream(tried.body).read_all() == pa.ipc.open_stream(live.body).read_all()
+
+
+@pytest.fixture(scope="module")
+def direct(world: World, group: EvaluationGroup) -> Iterator[DirectDoor]:
+    rule, evaluation = group.lease.rule, group.lease.evaluation
+    with world.service.conn.transaction():
+        grant = datasets.pin(world.service.conn, DEFAULT_ORG, rule.datasets, evaluation.as_of)
+    with open_pool(world.scratch / "direct", world.objects) as pool:
+        limits = replace(pool.limits, timeout_s=60.0)
+        yield DirectDoor(Processes(pool, world.objects, question_s=60.0), grant, limits)
