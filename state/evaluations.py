@@ -91,7 +91,7 @@ def preview(conn: Connection, rule: Rule, blocks: BlockRange) -> list[Evaluation
     """Return the evaluations that a rule, applied or not, has over these blocks as they are published now; queue none.
 
     They are those that planning makes, in order of their blocks, with the newest snapshot: whole ones, so the first
-    and the last may reach beyond `blocks`. Empty where not all of its datasets are published.
+    and the last may reach beyond `blocks`, which each overlaps. Empty where not all of its datasets are published.
     """
     rows = conn.execute(SQL["named"], {"org": rule.org_id, "names": arrays.texts(rule.datasets)}).fetchall()
     members = [DatasetUuid(row["dataset_uuid"]) for row in rows]
@@ -99,7 +99,6 @@ def preview(conn: Connection, rule: Rule, blocks: BlockRange) -> list[Evaluation
     return [
         Evaluation.make(rule.rule_id, rows[0]["chain_id"], cell.blocks, newest[members[0]], cell.inputs)
         for cell in cells([visible.get(dataset, []) for dataset in members])
-        if cell.blocks.overlaps(blocks)
     ]
 
 
