@@ -12,7 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from state.retractions import Shown
+from trace_ray.alert_reports import BlockStanding, BlockView
 from trace_ray.contracts import GrantedFile
+from trace_ray.errors import ObjectMissing, StoreUnavailable
 from trace_ray.storage import ObjectStore
 
 COLUMNS: Final = ("block_number", "block_hash")
@@ -40,6 +43,22 @@ def read(
             for number, block_hash in _pairs(path, blocks):
                 found.setdefault(number, set()).add(block_hash)
     return found
+
+
+def standing(store: ObjectStore, shown: Sequence[Shown], number: int, block_hash: bytes, *, scratch: Path) -> BlockView:
+    """Tell whether a block is the published one: by the first visible version whose rows have its number."""
+    reason = f"no dataset that is published has rows of block {number}"
+    for one in shown:
+        try:
+            hashes = read(store, one.files, [number], scratch=scratch).get(number)
+        except (ObjectMissing, StoreUnavailable) as error:
+            reason = f"{one.dataset} could not be read: {error}"
+            continue
+        if hashes:
+            found = BlockStanding.PUBLISHED if block_hash in hashes else BlockStanding.REPLACED
+            other = "" if block_hash in hashes else f" has 0x{min(hashes).hex()} instead, since"
+            return BlockView(found, f"{one.dataset}{other or ' has it, in'} version {one.version}")
+    return BlockView(BlockStanding.UNKNOWN, reason)
 
 
 def _pairs(path: Path, blocks: Sequence[int]) -> list[tuple[int, bytes]]:

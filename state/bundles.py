@@ -147,6 +147,15 @@ def pin(conn: Connection, org_id: OrgId, reference: str) -> PushedBundle:
         NotFound
         BundleRejected: it is revoked.
     """
+    return _not_revoked(find(conn, org_id, reference))
+
+
+def find(conn: Connection, org_id: OrgId, reference: str) -> PushedBundle:
+    """Return the bundle that `pin` means, also one that is revoked.
+
+    Raises:
+        NotFound
+    """
     reference = storable(reference)
     name, at, version = reference.partition("@")
     values = {"org": org_id, "digest": reference, "name": name, "version": version}
@@ -154,7 +163,7 @@ def pin(conn: Connection, org_id: OrgId, reference: str) -> PushedBundle:
     row = conn.execute(SQL[statement], values).fetchone()
     if row is None:
         raise NotFound(f"there is no bundle {reference[:130]}: `trace-ray bundle list` shows names and digests")
-    return _not_revoked(_bundle(row))
+    return _bundle(row)
 
 
 def usable(conn: Connection, org_id: OrgId, digest: str) -> UsableBundle:

@@ -11,7 +11,7 @@ alone, so whoever finds it again finds the same id. A replacement is another ver
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from trace_ray.contracts import BlockRange, VersionId
@@ -46,12 +46,13 @@ def cells(datasets: Sequence[Sequence[Span]], published: Collection[VersionId] |
         members = [spans[place] for place, spans in zip(places, datasets, strict=True)]
         start, end = max(one.blocks.start for one in members), min(one.blocks.end for one in members)
         if start < end and (published is None or any(one.version in published for one in members)):
-            found.append(Cell(BlockRange(start, end), _inputs(members)))
+            found.append(Cell(BlockRange(start, end), inputs_of(one.version for one in members)))
         for number, one in enumerate(members):
             places[number] += one.blocks.end == end
     return found
 
 
-def _inputs(members: Sequence[Span]) -> str:
-    ids = sorted(one.version.bytes for one in members)  # the order of a rule's datasets makes no difference
+def inputs_of(versions: Iterable[VersionId]) -> str:
+    """Return the digest of the ids of versions, in whatever order they come."""
+    ids = sorted(one.bytes for one in versions)  # the order of a rule's datasets makes no difference
     return hashlib.sha256(b"".join(ids)).hexdigest()

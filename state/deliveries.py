@@ -251,10 +251,11 @@ def listing(
     state: str | None = None,
     rule: str | None = None,
     channel: str | None = None,
+    event: EventId | None = None,
     limit: int = 100,
 ) -> list[DeliveryView]:
     """Return deliveries of an organisation, newest first."""
-    parameters = {"org": org_id, "state": state, "rule": rule, "channel": channel, "limit": limit}
+    parameters = {"org": org_id, "state": state, "rule": rule, "channel": channel, "limit": limit} | {"event": event}
     return [
         DeliveryView(
             delivery=_delivery(row),
@@ -268,6 +269,12 @@ def listing(
         )
         for row in conn.execute(SQL["listing"], parameters)
     ]
+
+
+def event_of(conn: Connection, org_id: OrgId, delivery: DeliveryId) -> EventId | None:
+    """Return the event that a delivery of an organisation is about."""
+    row = conn.execute(SQL["find"], {"org": org_id, "delivery": delivery}).fetchone()
+    return None if row is None else EventId(row["event_id"])
 
 
 def depths(conn: Connection, org_id: OrgId) -> list[ChannelDepth]:

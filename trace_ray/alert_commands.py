@@ -1,20 +1,26 @@
 """Commands for alerts: apply, list, show, pause and resume rules; look at their events."""
 
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
+from uuid import UUID
 
 import click
 
+from actors import blockhashes
 from state import alerts as events
-from state import bundles, deliveries, evaluations, rules
+from state import bundles, deliveries, evaluations, provenance, retractions, rules, standing
 from state.db import Connection
-from trace_ray import alert_console, backtest_commands, delivery_commands, rulefile
-from trace_ray.alerts import Mode, rule_id
+from trace_ray import alert_console, backtest_commands, delivery_commands, history_console, rulefile
+from trace_ray.alert_reports import AlertHistory, StoredEvent
+from trace_ray.alerts import DeliveryId, EventId, Mode, event_id, rule_id
 from trace_ray.config import Settings
 from trace_ray.console import say
 from trace_ray.contracts import OrgId
+from trace_ray.errors import NotFound
 from trace_ray.lite.effective import missing_channels
-from trace_ray.wiring import data_transaction, settings_here, transaction
+from trace_ray.wiring import data_transaction, object_store, settings_here, transaction
 
 NO_HTTP: Final = 0  # what TRACE_HTTP_PORT says on a machine that only syncs
 LISTED: Final = 50  # rows that a person reads; --limit shows more
@@ -119,6 +125,44 @@ def _suppress(settings: Settings, *, name: str, as_json: bool) -> None:
         count = deliveries.suppress_rule(conn, settings.org_id, rule_id(settings.org_id, name))
     if count and not as_json:
         say(f"{count} queued deliver{'y is' if count == 1 else 'ies are'} not sent: they are suppressed now")
+
+
+@alerts_group.command(name="explain")
+@click.argument("asked", metavar="EVENT_OR_DELIVERY")
+@Json
+def explain_command(asked: str, as_json: bool) -> None:
+    """Tell where an alert comes from: its deliveries, rule, bundle and evaluation, and the versions that it read.
+
+    EVENT_OR_DELIVERY is the id of an event or of a delivery, or the dedupe key of an event.
+    """
+    settings = settings_here()
+    with data_transaction(settings) as conn:
+        stored, delivery = _asked(conn, settings.org_id, asked)
+        event = stored.event
+        sent = deliveries.listing(conn, settings.org_id, event=event.event_id)
+    draft = event.draft
+    with transaction(settings) as conn:
+        origin = provenance.provenance(conn, event)
+        shown = retractions.showing(conn, settings.org_id, draft.chain_id, draft.block_number)
+    with closing(object_store(settings)) as store, TemporaryDirectory() as scratch:
+        block_hash = bytes.fromhex(draft.block_hash[2:])
+        block = blockhashes.standing(store, shown, draft.block_number, block_hash, scratch=Path(scratch))
+    history_console.print_history(AlertHistory(stored, delivery, tuple(sent), block, origin), as_json=as_json)
+
+
+def _asked(conn: Connection, org_id: OrgId, asked: str) -> tuple[StoredEvent, DeliveryId | None]:
+    """Return the event that is meant, and the delivery when one was named."""
+    wanted = [event_id(org_id, asked)]  # a key may look like an id
+    if standing.VERSION.fullmatch(asked):
+        delivery = DeliveryId(UUID(asked))
+        about = deliveries.event_of(conn, org_id, delivery)
+        if about is not None and (stored := events.find(conn, org_id, about)) is not None:
+            return stored, delivery
+        wanted.insert(0, EventId(UUID(asked)))
+    for one in wanted:
+        if (stored := events.find(conn, org_id, one)) is not None:
+            return stored, None
+    raise NotFound(f"there is no event, delivery or dedupe key {asked[:80]}: `trace-ray alerts events` lists events")
 
 
 def _digest(conn: Connection, org_id: OrgId, reference: str) -> str:

@@ -125,14 +125,15 @@ def event_document(stored: StoredEvent) -> dict[str, object]:
 
 def _document(found: RuleReport) -> dict[str, object]:
     return {
-        **_rule(found.rule),
+        **rule_document(found.rule),
         "created_at": found.created_at.isoformat(),
         "updated_at": found.updated_at.isoformat(),
         "evaluations": {state: found.evaluations.get(state, 0) for state in STATES},
     }
 
 
-def _rule(rule: Rule) -> dict[str, object]:
+def rule_document(rule: Rule) -> dict[str, object]:
+    """Return what a rule says as JSON."""
     return {
         "rule": rule.name,
         "rule_id": str(rule.rule_id),

@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
-from trace_ray.alerts import AlertEvent, Rule, RuleId
+from trace_ray.alerts import AlertEvent, DeliveryId, Evaluation, Rule, RuleId
+from trace_ray.bundle.pushed import PushedBundle
 from trace_ray.contracts import BlockRange, TaskId
+from trace_ray.ledger_reports import AttemptView, Explanation, TaskView
+from trace_ray.notices import DeliveryView
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +58,66 @@ class StoredEvent:
 
     rule: str
     event: AlertEvent
+
+
+# --- where an event comes from ------------------------------------------------------------------------------------
+
+
+class BlockStanding(StrEnum):
+    """Whether the block of an event is the published one."""
+
+    PUBLISHED = "published"
+    REPLACED = "replaced"  # its number has rows, none of them with its hash
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockView:
+    """How the block of an event stands now, and in words which dataset says so."""
+
+    standing: BlockStanding
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BundleView:
+    """A bundle and its signatures: keyid, and `trusted`, `expired`, `revoked`, `invalid` or `unknown`."""
+
+    bundle: PushedBundle
+    signers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationView:
+    """An evaluation with its attempts. `rule_changed`: since the attempt that gave the event began."""
+
+    evaluation: Evaluation
+    task: TaskView
+    attempts: tuple[AttemptView, ...]
+    rule_changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where an event comes from; None where the ledger knows nothing.
+
+    `versions` hold the event's block and are those that the evaluation was pinned to; `exact`: all of them, by the
+    digest that the evaluation's id is made from.
+    """
+
+    rule: RuleReport | None
+    bundle: BundleView | None
+    evaluation: EvaluationView | None
+    versions: tuple[Explanation, ...]
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AlertHistory:
+    """An event, its deliveries and its origin. `asked`: the delivery that was named."""
+
+    event: StoredEvent
+    asked: DeliveryId | None
+    deliveries: tuple[DeliveryView, ...]
+    block: BlockView
+    origin: Provenance

@@ -16,7 +16,7 @@ HEADINGS = ("delivery", "rule", "channel", "kind", "state", "attempts", "made", 
 def print_deliveries(found: Sequence[DeliveryView], depths: Sequence[ChannelDepth], *, as_json: bool) -> None:
     """List deliveries with the reason why each is where it is, below what each channel has open."""
     if as_json:
-        documents = [_document(view) for view in found]
+        documents = [delivery_document(view) for view in found]
         print_json({"deliveries": documents, "channels": [_depth(one) for one in depths]})
         return
     if depths:
@@ -47,7 +47,8 @@ def _cells(view: DeliveryView) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _document(view: DeliveryView) -> dict[str, object]:
+def delivery_document(view: DeliveryView) -> dict[str, object]:
+    """Return a delivery as JSON."""
     one = view.delivery
     return {
         "delivery_id": str(one.delivery_id),

@@ -48,13 +48,18 @@ def print_tasks(found: Sequence[TaskView], *, as_json: bool) -> None:
 def print_attempts(task: TaskView, found: Sequence[AttemptView], *, as_json: bool) -> None:
     """Show the attempts of a task."""
     if as_json:
-        print_json({"task": _task(task), "attempts": [_attempt(one) for one in found]})
+        print_json(attempts_document(task, found))
         return
     _line(f"Task {task.task_id}: blocks {task.blocks} of {task.dataset}, job {task.job}, {task.state}")
     if not found:
         say("No attempt was made yet")
         return
     out.print(_attempts_table(found))
+
+
+def attempts_document(task: TaskView, found: Sequence[AttemptView]) -> dict[str, Any]:
+    """Return a task and its attempts as JSON."""
+    return {"task": _task(task), "attempts": [_attempt(one) for one in found]}
 
 
 def print_outbox(found: Sequence[PendingEvent], *, as_json: bool) -> None:

@@ -148,7 +148,7 @@ RETURNING delivery_id;
 
 -- name: find
 -- One delivery of an organisation.
-SELECT state, reason, retracted FROM data.alert_deliveries
+SELECT event_id, state, reason, retracted FROM data.alert_deliveries
 WHERE org_id = %(org)s::uuid AND delivery_id = %(delivery)s::uuid;
 
 -- name: listing
@@ -158,6 +158,7 @@ SELECT delivery_id, event_id, kind, channel, state, attempt, lease_token, retrac
 FROM data.alert_deliveries
 WHERE org_id = %(org)s::uuid AND (%(state)s::text IS NULL OR state = %(state)s::text)
   AND (%(rule)s::text IS NULL OR rule = %(rule)s::text) AND (%(channel)s::text IS NULL OR channel = %(channel)s::text)
+  AND (%(event)s::uuid IS NULL OR event_id = %(event)s::uuid)
 ORDER BY created_at DESC, delivery_id LIMIT %(limit)s::int;
 
 -- name: depths

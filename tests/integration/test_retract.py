@@ -1,6 +1,7 @@
 """Retractions: an event whose block was replaced is taken back once, and no other one, whoever dies in between."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unittest.mock import patch
@@ -21,7 +22,7 @@ from tests.integration.state import watching
 from tests.integration.state.ledger import Ledger, job
 from tests.integration.test_sink import line
 from tests.served import offer, publish, settings_for
-from trace_ray.alerts import AlertEvent, DeliveryId, DeliveryKind, DeliveryState, Rule, event_id
+from trace_ray.alerts import AlertEvent, DeliveryId, DeliveryKind, DeliveryState, EvaluationLease, Rule, event_id
 from trace_ray.channels import Sent
 from trace_ray.config import DELIVERY_RETRIES, Settings
 from trace_ray.contracts import DEFAULT_ORG, GrantedFile, OrgId
@@ -106,6 +107,18 @@ class World:
         )
         repair.withdraw(conn, [version], reason="the chain replaced its blocks")
 
+    def evaluate(self, lease: EvaluationLease, *numbers: int) -> Sunk:
+        """End an attempt that emits an event about each of these blocks, and sink them."""
+        hashes = {number: f"0x{hash_of(number).hex()}" for number in numbers}
+        lines = b"".join(line(lease, f"k{n}", block_number=n, block_hash=hashes[n]) for n in numbers)
+        batch = watching.batch(lease, lines)
+        made = self.settings.data_dir / "batch"
+        made.write_bytes(lines)
+        self.store.put(made, batch.batch_uri)
+        assert watching.complete(self.ledger, lease, batch).accepted
+        scratch = self.settings.data_dir / "sink"
+        return Sink(store=self.store, scratch=scratch, route=deliveries.create, **self.databases()).run_once()
+
     def retracted(self, org_id: OrgId = DEFAULT_ORG) -> list[int]:
         found = [one.event for one in alerts.recent(self.data, org_id) if one.event.retracted_at is not None]
         return sorted(one.draft.block_number for one in found)
@@ -122,6 +135,13 @@ class World:
 
 @pytest.fixture
 def world(postgres: LocalPostgres, tmp_path: Path) -> Iterator[World]:
+    with replaceable(postgres, tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def replaceable(postgres: LocalPostgres, tmp_path: Path) -> Generator[World]:
+    """A world whose ranges may be replaced; its connections end with it."""
     urls = (pg.fresh_database(postgres), pg.fresh_database(postgres))
     settings = settings_for(tmp_path, urls[0])
     with connect(urls[0], application_name="test") as conn, connect(urls[1], application_name="test") as data:
@@ -213,8 +233,9 @@ def test_the_events_of_another_organisation_stay(world: World) -> None:
 def test_events_of_another_chain_stay(world: World) -> None:
     world.event(3)
     world.data.execute(b"UPDATE data.alert_events SET chain_id = 1")
+    world.event(3, key=99)
     world.replace("devnet_blocks", forked(3))
-    assert world.run() == Retracted(handled=1)
+    assert world.run() == Retracted(handled=1, events=1)
 
 
 def test_objects_without_block_hashes_decide_nothing(tmp_path: Path) -> None:
@@ -247,16 +268,7 @@ def test_an_event_that_is_kept_after_its_block_was_replaced_is_taken_back_too(wo
     old = next(one for one in watching.claim(world.ledger, 9) if 3 in one.evaluation.blocks)
     world.replace("devnet_blocks", forked(3))
     assert world.run() == Retracted(handled=1)
-    lines = b"".join(line(old, f"k{n}", block_number=n, block_hash=f"0x{hash_of(n).hex()}") for n in (3, 4))
-    batch = watching.batch(old, lines)
-    made = world.settings.data_dir / "batch"
-    made.write_bytes(lines)
-    world.store.put(made, batch.batch_uri)
-    assert watching.complete(world.ledger, old, batch).accepted
-    sink = Sink(
-        store=world.store, scratch=world.settings.data_dir / "sink", route=deliveries.create, **world.databases()
-    )
-    assert sink.run_once() == Sunk(kept=1, new=2)
+    assert world.evaluate(old, 3, 4) == Sunk(kept=1, new=2)
     assert world.send() != []
     assert world.run() == Retracted(handled=1, events=1, retractions=1)
     assert world.retracted() == [3]

@@ -118,6 +118,20 @@ def signers(envelope: Envelope, keyring: Keyring) -> tuple[TrustedKey, ...]:
     return tuple(good.values())
 
 
+def judged(envelope: Envelope, keyring: Keyring) -> tuple[tuple[str, str], ...]:
+    """Return keyid and worth of each signature, for people: `trusted`, `expired`, `revoked`, `invalid`, `unknown`."""
+    message = pae(envelope.payload)
+    return tuple(_judged(signature, message, keyring) for signature in envelope.signatures)
+
+
+def _judged(signature: Signature, message: bytes, keyring: Keyring) -> tuple[str, str]:
+    meant = [key for key in keyring.keys if signature.keyid in ("", key.keyid)]
+    for key in meant:
+        if key.signed(message, signature.value):
+            return key.keyid, "revoked" if key.revoked else "expired" if keyring.expired(key) else "trusted"
+    return signature.keyid, "invalid" if meant and signature.keyid else "unknown"
+
+
 def _rejection(faults: set[BundleFault]) -> BundleRejected:
     if BundleFault.SIG_INVALID in faults:
         return BundleRejected(BundleFault.SIG_INVALID, "its signature does not fit its statement: sign it again")

@@ -220,6 +220,26 @@ def test_without_a_good_signature_the_rejection_names_what_came_closest() -> Non
     assert signing.signers(Envelope(MADE.payload, (expired,)), later)
 
 
+def test_people_are_told_what_each_signature_is_worth() -> None:
+    good, unknown, revoked, expired, bad = signed_by(1, 2, 3, 4, 5)
+    bad = Signature(bad.keyid, bytes(64))
+    keyring = ring(
+        trusted(key(1)), trusted(key(3), revoked=True), trusted(key(4), not_after=NOW), trusted(key(5)),
+    )  # fmt: skip
+    silent = (Signature("", good.value), Signature("", unknown.value))
+    found = signing.judged(Envelope(MADE.payload, (good, unknown, revoked, expired, bad, *silent)), keyring)
+    assert [worth for _, worth in found] == [
+        "trusted",
+        "unknown",
+        "revoked",
+        "expired",
+        "invalid",
+        "trusted",
+        "unknown",
+    ]
+    assert [keyid for keyid, _ in found[5:]] == [good.keyid, ""]
+
+
 def test_a_keyid_is_a_hint_and_never_a_proof() -> None:
     (other,) = signed_by(2)
     (mine,) = signed_by(1)
