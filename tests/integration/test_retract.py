@@ -12,14 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors import blockhashes
+from actors.alerting import for_stack
+from actors.dispatcher import HANDLERS
 from actors.retract import Retracted, Retractor
 from actors.sink import Sink, Sunk
-from state import alerts, buffer, datasets, deliveries, repair, retractions
+from state import alerts, buffer, datasets, deliveries, outbox, repair, retractions
 from state.db import Connection, Database, connect
 from tests import alert_events, pg
+from tests.conftest import wait_until
 from tests.integration.query.conftest import block, hash_of, log
 from tests.integration.state import watching
-from tests.integration.state.ledger import Ledger, job
+from tests.integration.state.ledger import POLICY, Ledger
 from tests.integration.test_sink import line
 from tests.served import offer, publish, settings_for
 from trace_ray.alerts import AlertEvent, DeliveryId, DeliveryKind, DeliveryState, EvaluationLease, Rule, event_id
@@ -42,7 +45,7 @@ def forked(*numbers: int, row: Callable[[int], dict[str, object]] = block) -> Ro
 
 @dataclass
 class World:
-    """Three published datasets of 30 blocks, a rule that watches one, and two databases."""
+    """Three published datasets of 20 blocks, a rule that watches one, and two databases."""
 
     settings: Settings
     ledger: Ledger
@@ -88,7 +91,7 @@ class World:
                 deliveries.record(self.data, one.delivery, Sent(), policy=DELIVERY_RETRIES)
         return [one.delivery.delivery_id for one in leased]
 
-    def replace(self, dataset: str, rows: Rows, start: int = 0) -> None:
+    def replace(self, dataset: str, rows: Rows, start: int = 0, *, handled: bool = True) -> None:
         """Replace a range of a dataset, and let a tick hand its event over."""
         self.withdraw(dataset, start)
         conn = self.ledger.conn
@@ -96,7 +99,8 @@ class World:
             repair.repair(conn, DEFAULT_ORG, "devnet")
         offers = [offer(self.settings, one, made=rows) for group in self.ledger.claim(9) for one in group.leases]
         assert [settled.accepted for settled in self.ledger.complete(*offers)] == [True]
-        watching.drain(self.ledger)
+        if handled:
+            watching.drain(self.ledger)
 
     def withdraw(self, dataset: str, start: int = 0) -> None:
         conn = self.ledger.conn
@@ -143,9 +147,9 @@ def world(postgres: LocalPostgres, tmp_path: Path) -> Iterator[World]:
 def replaceable(postgres: LocalPostgres, tmp_path: Path) -> Generator[World]:
     """A world whose ranges may be replaced; its connections end with it."""
     urls = (pg.fresh_database(postgres), pg.fresh_database(postgres))
-    settings = settings_for(tmp_path, urls[0])
+    settings = settings_for(tmp_path, urls[0], TRACE_DATA_DATABASE_URL=urls[1])
     with connect(urls[0], application_name="test") as conn, connect(urls[1], application_name="test") as data:
-        ledger = publish(settings, conn, blocks=30)
+        ledger = publish(settings, conn, blocks=20)
         rule = watching.rule()
         watching.watch(ledger, rule)
         watching.drain(ledger)
@@ -221,21 +225,16 @@ def test_events_of_many_blocks_and_keys_are_taken_back_in_parts(world: World) ->
     assert world.retracted() == [0, 0, 0, 2, 2]
 
 
-def test_the_events_of_another_organisation_stay(world: World) -> None:
+def test_the_events_of_another_organisation_and_of_another_chain_stay(world: World) -> None:
     world.event(3)
+    world.data.execute(b"UPDATE data.alert_events SET chain_id = 1")
+    world.event(3, key=99)
     foreign = world.event(3, of=replace(world.rule, org_id=OTHER))
     world.replace("devnet_blocks", forked(3))
     assert world.run() == Retracted(handled=1, events=1)
     assert (world.retracted(), world.retracted(OTHER)) == ([3], [])
     assert [view.state for view in world.views(foreign)] == [DeliveryState.QUEUED]
-
-
-def test_events_of_another_chain_stay(world: World) -> None:
-    world.event(3)
-    world.data.execute(b"UPDATE data.alert_events SET chain_id = 1")
-    world.event(3, key=99)
-    world.replace("devnet_blocks", forked(3))
-    assert world.run() == Retracted(handled=1, events=1)
+    assert retractions.showing(world.ledger.conn, OTHER, 31337, 3) == []
 
 
 def test_objects_without_block_hashes_decide_nothing(tmp_path: Path) -> None:
@@ -248,7 +247,7 @@ def test_objects_without_block_hashes_decide_nothing(tmp_path: Path) -> None:
 
 
 def test_first_generations_and_stacks_without_rules_announce_nothing(world: World) -> None:
-    assert world.waiting() == 0  # nine ranges were published
+    assert world.waiting() == 0  # six ranges were published
     world.ledger.conn.execute(b"DELETE FROM state.rule_datasets")
     world.ledger.conn.execute(b"DELETE FROM state.rules")
     world.replace("devnet_blocks", forked(3))
@@ -284,6 +283,29 @@ def test_a_tick_that_fails_announces_nothing(world: World) -> None:
     assert world.waiting() == 0
     watching.drain(world.ledger)  # its event was not lost
     assert world.waiting() == 1
+
+
+def test_a_statement_that_fails_postpones_its_event_and_not_the_tick(world: World) -> None:
+    with patch.dict(retractions.SQL, announce=b"SELECT %(versions)b::uuid[], %(max_deliveries)s::int / 0, %(queue)s"):
+        world.replace("devnet_blocks", forked(3), handled=False)
+        conn = world.ledger.conn
+        with conn.transaction():
+            drained = outbox.drain(conn, world.ledger.epoch, HANDLERS, limit=9, policy=POLICY)
+            assert [one.error for one in drained.unhandled] == ["unexpected DivisionByZero: see the Dispatcher's log"]
+    assert (world.waiting(), len(outbox.listing(conn))) == (0, 1)
+
+
+def test_the_alerts_of_a_stack_take_events_back_by_themselves(world: World) -> None:
+    sent = world.event(3)
+    world.send()
+    alerting = for_stack(lambda: world.settings)
+    alerting.start()
+    try:
+        world.replace("devnet_blocks", forked(3))
+        wait_until(lambda: len(world.views(sent)) == 2, what="the retraction")
+    finally:
+        alerting.close()
+    assert world.retracted() == [3]
 
 
 # --- what fails in between ----------------------------------------------------------------------------------------
@@ -327,11 +349,3 @@ def test_replacements_of_two_datasets_take_an_event_back_once(world: World) -> N
     world.replace("devnet_blocks", forked(3))
     world.replace("devnet_logs", forked(3, row=lambda number: log(number, 0)))
     assert world.run() == Retracted(handled=2, events=1, retractions=1)
-
-
-def test_a_job_of_another_organisation_is_no_word_about_ours(world: World) -> None:
-    """Its versions are announced where it has rules itself."""
-    world.ledger.sync(replace(job("blocks", name="theirs", to_block=100), org_id=OTHER))
-    assert retractions.showing(world.ledger.conn, OTHER, 31337, 3) == []
-    (first, *_) = retractions.showing(world.ledger.conn, DEFAULT_ORG, 31337, 3)
-    assert first.dataset == "devnet_blocks"
