@@ -37,7 +37,7 @@ def start(application: Any, *, space: str, port: int, build: str) -> None:
     others = set(serve.status().applications) - {space}
     if others:
         raise StackUnavailable("another stack of this Ray cluster answers HTTP: give this one a cluster of its own")
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its news would come between our lines
+    _quiet()
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     try:
         if not serve.status().proxies:
@@ -61,6 +61,7 @@ def stop(space: str, *, drain_s: float) -> bool:
     """End the queries of a stack; say whether they were served. Questions that run get `drain_s` to be answered."""
     if space not in serve.status().applications:
         return False
+    _quiet()
     serve.delete(space, _blocking=False)
     give_up = time.monotonic() + drain_s
     while space in serve.status().applications and time.monotonic() < give_up:
@@ -86,6 +87,10 @@ def _said_build(space: str) -> str | None:
         return str(serve.get_app_handle(space).build.remote().result(timeout_s=ANSWER_S))
     except (RayError, RayServeException, TimeoutError):
         return None
+
+
+def _quiet() -> None:
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its news would come between our lines
 
 
 def _check_free(port: int) -> None:

@@ -138,7 +138,7 @@ def test_build_that_does_not_start_leaves_the_one_before_answering(web: Web) -> 
 
 
 def test_down_ends_the_service(web: Web) -> None:
-    web.stack.run("down")
+    assert "INFO" not in web.stack.run("down").stderr
 
     def silent() -> bool:
         try:
