@@ -10,7 +10,7 @@ from tests import pg
 from tests.load.run import run
 from trace_ray.lite.postgres import LocalPostgres
 
-SECONDS, QUIET_S = 6.0, 1.0
+SECONDS, QUIET_S = 4.0, 1.0
 
 
 def test_load_with_attackers_gives_right_answers_and_leaves_nothing(postgres: LocalPostgres, tmp_path: Path) -> None:
