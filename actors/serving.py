@@ -70,7 +70,7 @@ def stop(space: str, *, drain_s: float) -> bool:
 
 
 def leave(space: str) -> None:
-    """Take Serve off a cluster that goes on without this stack, unless others are served there."""
+    """Take Serve off a cluster that ends, or goes on without this stack; unless others are served there."""
     if not set(serve.status().applications) - {space}:
         serve.shutdown()
 

@@ -128,8 +128,7 @@ def stop(data_dir: Path) -> bool:
     supervisor = psutil.Process(own.pid)
     family = [*supervisor.children(recursive=True), supervisor]
     supervisor.send_signal(signal.SIGTERM)
-    for process in _wait_for_end(family):
-        process.kill()
+    _kill(_wait_for_end(family))
     if _wait_for_end(family):
         raise StackUnavailable(f"Ray (process {own.pid}) does not end: end it by hand, then run `trace-ray down` again")
     _file(data_dir).unlink(missing_ok=True)
@@ -147,6 +146,12 @@ def _wait_for_end(family: Sequence[psutil.Process]) -> list[psutil.Process]:
     while (alive := [process for process in family if _works(process)]) and time.monotonic() < give_up:
         time.sleep(0.1)
     return alive
+
+
+def _kill(family: Sequence[psutil.Process]) -> None:
+    for process in family:
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was looked at
+            process.kill()
 
 
 def _works(process: psutil.Process) -> bool:

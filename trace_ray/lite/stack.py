@@ -77,8 +77,8 @@ def down(settings: Settings, cluster: Cluster | None, say: Say) -> None:
         try:
             runtime.connect(cluster.address, data_dir=settings.data_dir)
             _stop_actors(settings.data_dir, say)
-            if settings.http_port != NO_HTTP or cluster.own is None:  # our own Ray ends as a whole
-                _stop_queries(settings.data_dir, say, leave=cluster.own is None)
+            if settings.http_port != NO_HTTP or cluster.own is None:
+                _stop_queries(settings.data_dir, say)
         except StackUnavailable as error:
             say(f"The actors could not be asked to stop: {error}")
         runtime.disconnect()
@@ -239,15 +239,14 @@ def _stop_actors(data_dir: Path, say: Say) -> None:
         runtime.kill(worker)
 
 
-def _stop_queries(data_dir: Path, say: Say, *, leave: bool) -> None:
-    """Stop answering; with `leave` also take Serve off the cluster, which goes on."""
+def _stop_queries(data_dir: Path, say: Say) -> None:
+    """Stop answering, and take Serve off the cluster: one that is to end waits for what is left of Serve, in vain."""
     from actors import serving  # late: as above
 
     space = runtime.namespace(data_dir)
     if not serving.stop(space, drain_s=DRAIN_S):
         return
-    if leave:
-        serving.leave(space)
+    serving.leave(space)
     say("Query service stopped")
 
 
