@@ -273,9 +273,9 @@ def test_presigned_url_reads_one_object_without_credentials(s3_server: S3Server,
 def test_presigned_url_expires(s3_server: S3Server, tmp_path: Path) -> None:
     opened = s3(s3_server, tmp_path)
     opened.put(written(tmp_path, b"rows"), KEY)
-    url = opened.presign(KEY, 1)
+    url = opened.presign(KEY, 4)
     assert httpx.get(url).content == b"rows"
-    wait_until(lambda: httpx.get(url).status_code in REFUSED, what="the end of a presigned URL", timeout_s=10)
+    wait_until(lambda: httpx.get(url).status_code in REFUSED, what="the end of a presigned URL", timeout_s=20)
     opened.close()
 
 

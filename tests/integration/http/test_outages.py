@@ -14,9 +14,9 @@ import s3fs
 from state.db import connect
 from tests import pg
 from tests.chaos.stack_proxy import FaultyS3
-from tests.conftest import S3Server, free_port, new_bucket
+from tests.conftest import S3Server, free_port, new_bucket, wait_until
 from tests.integration.http.test_refusals import refused
-from tests.integration.query.desk import SLOW, workers
+from tests.integration.query.desk import SLOW, is_dead, workers
 from tests.served import Served, publish, served, settings_for
 from trace_ray.config import Settings
 from trace_ray.contracts import S3Credentials
@@ -126,8 +126,10 @@ def test_machine_that_starts_no_process_is_a_503(service: Served) -> None:
     """The directory that processes spill into is taken away, the processes that there are end, and it comes back."""
     (scratch,) = (service.settings.data_dir / "scratch").glob("query-*")
     away = scratch.rename(scratch.with_name("away"))
-    for pid in workers():
+    doomed = workers()
+    for pid in doomed:
         os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: all(map(is_dead, doomed)), what="the end of the processes")
     answer = service.ask("select 1")
     away.rename(scratch)
 
