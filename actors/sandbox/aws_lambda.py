@@ -46,7 +46,7 @@ def open_client(*, region: str, endpoint: str | None = None) -> LambdaClient:
         max_pool_connections=64,
     )
     session = botocore.session.Session()
-    made: Any = session.create_client(  # pyright: ignore[reportUnknownMemberType]  untyped
+    made: Any = session.create_client(  # pyright: ignore[reportUnknownMemberType]  botocore has no types
         "lambda", region_name=region, endpoint_url=endpoint, config=config
     )
     return cast(LambdaClient, made)

@@ -46,10 +46,10 @@ class Events:
             raise NotAnAnswer("what the handler returned is not JSON that can be read") from None
         if not isinstance(document, dict) or FIELD not in document:
             return
-        events: object = document[FIELD]  # pyright: ignore[reportUnknownVariableType]
-        if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):  # pyright: ignore[reportUnknownVariableType]
+        events: object = document[FIELD]  # pyright: ignore[reportUnknownVariableType]  JSON
+        if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):  # pyright: ignore[reportUnknownVariableType]  JSON
             raise NotAnAnswer("`events` of what the handler returned is no list of objects")
-        self._add([orjson.dumps(event) for event in events])  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        self._add([orjson.dumps(event) for event in events])  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  JSON
 
     def _add(self, lines: list[bytes]) -> None:
         self._bytes += sum(map(len, lines))

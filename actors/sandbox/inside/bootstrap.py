@@ -114,7 +114,7 @@ class Trace:
         sql: str,
         dataset_id: str | None = None,
         limit: int | None = None,
-        format: str = "json",  # noqa: A002
+        format: str = "json",  # noqa: A002  what handlers write
     ) -> Any:
         """Return `Rows`, or with format "arrow" the bytes of an Arrow IPC stream. Raises TraceError."""
         asked = {"sql": sql, "dataset_id": dataset_id, "limit": limit, "format": format}
@@ -182,7 +182,7 @@ def _loads(body: bytes) -> Any:
 def _dumps(value: Any) -> str:
     """Return JSON without blanks; NaN, cycles and what is no JSON raise ValueError or TypeError."""
     quote = _json.encode_basestring_ascii
-    return "".join(_json.make_encoder({}, _no_json, quote, None, ":", ",", False, False, False)(value, 0))  # pyright: ignore
+    return "".join(_json.make_encoder({}, _no_json, quote, None, ":", ",", False, False, False)(value, 0))  # pyright: ignore  as above
 
 
 def _no_json(value: Any) -> Any:
@@ -221,7 +221,7 @@ def _load(client: Client) -> Callable[[Any, Any], Any]:
 
 
 def main() -> None:
-    sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore
+    sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore  a TextIOWrapper here
     sys.path[0:0] = [os.environ["LAMBDA_TASK_ROOT"]]
     client = Client()
     handler = _load(client)

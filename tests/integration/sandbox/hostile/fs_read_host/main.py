@@ -1,7 +1,8 @@
 import os
 
 FILES = [
-    "/etc/passwd", "/etc/shadow", "/etc/hostname", "/proc/1/environ", "/proc/self/environ", "/proc/1/root/etc/passwd",
+    "/etc/passwd", "/etc/shadow", "/etc/hostname", "/proc/1/environ", "/proc/self/environ",
+    *(os.path.join("/proc/1/root", name) for name in ("etc/passwd", "etc/shadow")),
     "/sys/fs/cgroup/memory/cgroup.procs", "/sys/fs/cgroup/cgroup.procs", "/run/docker.sock", "/var/run/secrets",
     "/oldroot/etc/passwd", "/newroot", "/usr/bin/env", "/bin/sh", "/dev/mem", "/dev/kmsg", "/dev/vda", "/dev/fuse",
 ]  # fmt: skip
