@@ -11,7 +11,9 @@ import contextlib
 import hashlib
 import logging
 import signal
+import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ from ray.exceptions import (
     NodeDiedError,
     OutOfMemoryError,
     RayActorError,
+    RayError,
     RayTaskError,
     WorkerCrashedError,
 )
@@ -35,6 +38,8 @@ from trace_ray.errors import StackUnavailable
 logger = logging.getLogger(__name__)
 
 LOOPBACK: Final = "127.0.0.1"
+SERVE_ANSWER_S: Final = 10.0
+SERVE_RUNNING: Final = "RUNNING"
 DISPATCHER: Final = "dispatcher"
 ALERTS: Final = "alerts"
 WORKER_PREFIX: Final = "cryo/"
@@ -299,3 +304,95 @@ def worker_place(worker_id: WorkerId) -> tuple[int, int]:
     """Return the index and generation of a worker's name."""
     index, generation = worker_id.partition("/")[2].split(".")
     return int(index), int(generation)
+
+
+# --- queries over HTTP ----------------------------------------------------------------------------------------------
+# One stack of a cluster serves them. When the code changes, new replicas start beside the old ones, which answer what
+# they were asked before they go: no request is dropped.
+
+
+def serve_queries(application: Any, *, space: str, port: int, build: str) -> None:
+    """Serve the queries of a stack; replicas of another build are replaced while they answer.
+
+    Raises:
+        StackUnavailable: the port is taken, another stack of this cluster serves already, or this build does not start;
+            then the one before goes on.
+    """
+    from ray import serve  # late: it takes two seconds, which most processes need not wait
+    from ray.serve.config import HTTPOptions
+    from ray.serve.schema import LoggingConfig
+
+    if served_build(space) == build:
+        return
+    others = set(serve.status().applications) - {space}
+    if others:
+        raise StackUnavailable("another stack of this Ray cluster answers HTTP: give this one a cluster of its own")
+    _quiet_serve()
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    try:
+        if not serve.status().proxies:
+            _check_free(port)
+            serve.start(http_options=HTTPOptions(host=LOOPBACK, port=port), logging_config=quiet)
+        serve.run(application, name=space, route_prefix="/", logging_config=quiet)
+    except (OSError, RayError, RuntimeError) as error:
+        if _said_build(space) is not None:
+            raise StackUnavailable(
+                "the queries of this build do not start, and the build before goes on answering: look at the replica's "
+                "log in the Ray dashboard, then run `trace-ray up` again"
+            ) from error
+        if not serve.status().applications:
+            serve.shutdown()  # a proxy without its port would try for ever
+        raise StackUnavailable(
+            f"no HTTP on port {port}: set TRACE_HTTP_PORT to a free port, then run `trace-ray up` again"
+        ) from error
+
+
+def end_queries(space: str, *, drain_s: float) -> bool:
+    """End the queries of a stack; say whether they were served. Questions that run get `drain_s` to be answered."""
+    from ray import serve  # late: it takes two seconds, which most processes need not wait
+
+    if space not in serve.status().applications:
+        return False
+    _quiet_serve()
+    serve.delete(space, _blocking=False)
+    give_up = time.monotonic() + drain_s
+    while space in serve.status().applications and time.monotonic() < give_up:
+        time.sleep(0.1)
+    return True
+
+
+def leave_serve(space: str) -> None:
+    """Take Serve off a cluster that ends, or goes on without this stack; unless others are served there."""
+    from ray import serve  # late: it takes two seconds, which most processes need not wait
+
+    if not set(serve.status().applications) - {space}:
+        serve.shutdown()
+
+
+def served_build(space: str) -> str | None:
+    """Return the build of the code that answers now; None when nothing does."""
+    from ray import serve  # late: it takes two seconds, which most processes need not wait
+
+    found = serve.status().applications.get(space)
+    return _said_build(space) if found is not None and found.status == SERVE_RUNNING else None
+
+
+def _said_build(space: str) -> str | None:
+    """Ask whichever replica answers, also one that a failed replacement left in place."""
+    from ray import serve  # late: it takes two seconds, which most processes need not wait
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        return str(serve.get_app_handle(space).build.remote().result(timeout_s=SERVE_ANSWER_S))
+    except (RayError, RayServeException, TimeoutError):
+        return None
+
+
+def _quiet_serve() -> None:
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its news would come between our lines
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((LOOPBACK, port))

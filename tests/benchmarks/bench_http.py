@@ -116,12 +116,12 @@ def under_serve(settings: Settings) -> Generator[str]:
 
     cluster = ray_cluster.start(settings)
     try:
-        from actors import remote, runtime, serving
+        from actors import remote, runtime
 
         runtime.connect(cluster.address, data_dir=settings.data_dir)
         port = free_port()
         application = remote.query_application(settings.data_dir, embedded=True)
-        serving.start(application, space=runtime.namespace(settings.data_dir), port=port, build="bench")
+        runtime.serve_queries(application, space=runtime.namespace(settings.data_dir), port=port, build="bench")
         yield f"http://127.0.0.1:{port}"
         runtime.disconnect()
     finally:

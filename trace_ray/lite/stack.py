@@ -99,11 +99,9 @@ def _serve_queries(settings: Settings, say: Say) -> str | None:
     space, url = runtime.namespace(settings.data_dir), f"http://{runtime.LOOPBACK}:{settings.http_port}"
     if _answers(url, space):
         return url
-    from actors import serving  # late: Ray Serve takes two seconds, which only the first `up` needs
-
     application = remote.query_application(settings.data_dir, embedded=settings.embedded_postgres)
     try:
-        serving.start(application, space=space, port=settings.http_port, build=build_id())
+        runtime.serve_queries(application, space=space, port=settings.http_port, build=build_id())
     except StackUnavailable as error:
         say(f"Note: {error}")
         return None
@@ -241,12 +239,10 @@ def _stop_actors(data_dir: Path, say: Say) -> None:
 
 def _stop_queries(data_dir: Path, say: Say) -> None:
     """Stop answering, and take Serve off the cluster: one that is to end waits for what is left of Serve, in vain."""
-    from actors import serving  # late: as above
-
     space = runtime.namespace(data_dir)
-    if not serving.stop(space, drain_s=DRAIN_S):
+    if not runtime.end_queries(space, drain_s=DRAIN_S):
         return
-    serving.leave(space)
+    runtime.leave_serve(space)
     say("Query service stopped")
 
 
