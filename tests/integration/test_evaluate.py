@@ -230,7 +230,10 @@ QUESTIONS = [
     QueryCall("select block_number, block_hash from devnet_blocks order by 1", None, None, "json"),
     QueryCall("select block_number from devnet_blocks order by 1", None, 7, "json"),
     QueryCall(
-        "select a.block_number, b.block_hash from devnet_blocks a, devnet_blocks b, range(4)", None, None, "json"
+        "select a.block_number, b.block_hash from devnet_blocks a, devnet_blocks b, range(4) order by 1, 2",
+        None,
+        None,
+        "json",
     ),
     QueryCall(
         "select a.block_number n from devnet_blocks a, devnet_blocks b, range(4) order by 1", None, 12_000, "json"
