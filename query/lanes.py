@@ -40,21 +40,32 @@ def most_long(size: int) -> int:
     return max(1, size // 2)
 
 
+def most_kept(size: int) -> int:
+    """Return how many of `size` places may be kept for some: beside the long questions one is left for all."""
+    return min(1, max(0, size - most_long(size) - 1))
+
+
 def is_long(one: Running, now: float) -> bool:
     held = now - one.leased_at
     return one.long or held >= PLACE_S or (held >= CPU_S / 2 and one.cpu_s >= CPU_S)
 
 
-def has_room(running: Collection[Running], *, size: int, long: bool, now: float) -> bool:
-    """Say whether one more question may run; a long one only beside few enough of its kind."""
-    if len(running) >= size:
+def has_room(running: Collection[Running], *, size: int, kept: int, long: bool, now: float) -> bool:
+    """Say whether one more question may run; a long one only beside few enough of its kind.
+
+    `kept`: so many places stay free for others.
+    """
+    if len(running) >= size - kept:
         return False
     return not long or sum(is_long(one, now) for one in running) < most_long(size)
 
 
-def victims(running: Collection[R], *, waiting: int, size: int, now: float) -> Sequence[R]:
-    """Return which questions give way to so many short ones that wait, the one that ran for the shortest time first."""
-    free = size - len(running)
+def victims(running: Collection[R], *, waiting: int, size: int, kept: int, now: float) -> Sequence[R]:
+    """Return which questions give way to so many short ones that wait, the one that ran for the shortest time first.
+
+    `kept`: so many places stay free for others than those that wait.
+    """
+    free = size - kept - len(running)
     leaving = sum(one.displaced for one in running)
     long = [one for one in running if is_long(one, now) and not one.displaced]
     above = len(long) - most_long(size)

@@ -8,7 +8,7 @@ warden has long questions make way for short ones.
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,13 +22,14 @@ from query.nursery import Nursery
 from query.process import Child, Reach
 from query.protocol import OutOfTime, ProtocolBroken
 from query.question import Limits
+from query.queue import Queue
 from query.refusals import Displaced, QueryCancelled, QueueFull, WorkerUnavailable
 from query.scratch import Scratch
+from query.shares import Asker
 from query.spawn import START_S
 from query.tickets import PoolStats, Ticket
 from query.verdicts import Verdicts
 from query.warden import Warden
-from trace_ray.contracts import OrgId
 
 SIZE: Final = 4
 WAITING: Final = 64  # questions in the queue; more would only wait in vain
@@ -74,14 +75,13 @@ class Pool:
         self.whole = whole
         self.verdicts = Verdicts()
         self._standby = standby
-        self._most_waiting = waiting
         self._capacity = size + 1 if standby else size
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
-        self._waiting: list[Ticket] = []
         self._fresh: deque[Child] = deque()
         self._idle: list[Child] = []  # the one used last is at the end
         self._busy: set[Child] = set()
+        self._waiting = Queue(self._busy, size=size, most=waiting)
         self._dying: deque[Child] = deque()
         self._starting = False
         self._unable = False
@@ -94,7 +94,7 @@ class Pool:
         self._nursery = Nursery(self._scratch, reach, limits)
         self._keeper = threading.Thread(target=self._keep, name="query-keeper", daemon=True)
         self._keeper.start()
-        self._warden = Warden(lock, self._busy, self._waiting, size=size)
+        self._warden = Warden(lock, self._busy, self._waiting)
 
     def __enter__(self) -> Self:
         return self
@@ -110,9 +110,7 @@ class Pool:
             if self._closed:
                 return
             self._closed = True
-            for ticket in self._waiting:
-                ticket.failed = True
-                ticket.granted.set()
+            self._waiting.fail_all()
             self._changed.notify_all()
         self._warden.close()
         self._keeper.join()
@@ -153,11 +151,12 @@ class Pool:
 
     @contextmanager
     def lease(
-        self, org_id: OrgId, key: bytes | None, *, cancel: Cancel | None = None, long: bool = False
+        self, asker: Asker, key: bytes | None, *, cancel: Cancel | None = None, long: bool = False
     ) -> Generator[Child]:
         """Have a worker for one question: one bound to `key`, or one that may still be bound to it.
 
         Args:
+            asker: Whose organisation the worker is for, and who shares the places with others.
             long: Whether the question has given way before; then it waits among the long ones.
 
         Raises:
@@ -167,7 +166,7 @@ class Pool:
             Displaced: the question has to make way for short ones; ask once more with `long`.
         """
         cancel = cancel or Cancel()
-        child = self._living(Ticket(org_id, key, long), cancel)
+        child = self._living(Ticket(asker, key, long), cancel)
         try:
             with cancel.waking(child.kill):
                 yield child
@@ -201,20 +200,17 @@ class Pool:
         with self._changed:
             if self._closed:
                 raise WorkerUnavailable("the query service is stopping: ask again in a moment")
-            alike = [other for other in self._waiting if other.long == ticket.long]
-            theirs = sum(other.org_id == ticket.org_id for other in alike)
-            most = lanes.LONG_WAITING if ticket.long else self._most_waiting
-            if len(alike) >= most or theirs >= max(1, most // 2):
+            try:
+                self._waiting.enter(ticket)
+            except QueueFull:
                 self._refused += 1
-                raise QueueFull("too many questions are waiting: ask again in a few seconds")
-            self._waiting.append(ticket)
+                raise
             self._match()
         with cancel.waking(ticket.granted.set):
             if not ticket.granted.wait(lanes.LONG_WAIT_S if ticket.long else WAIT_S) and self._has_room(ticket):
                 ticket.granted.wait(START_S)  # nobody else is in the way: a process is just starting
         with self._changed:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
+            self._waiting.leave(ticket)
             if ticket.child is not None and not cancel.is_set():
                 return ticket.child
             if ticket.child is not None:
@@ -228,13 +224,12 @@ class Pool:
 
     def _has_room(self, ticket: Ticket) -> bool:
         with self._changed:
-            return lanes.has_room(self._busy, size=self.size, long=ticket.long, now=time.monotonic())
+            return self._waiting.has_room(ticket, time.monotonic())
 
     def _match(self) -> None:
-        """Grant what can be granted: to the organisation with the fewest running questions, then in order."""
+        """Grant what can be granted, in the order of the queue."""
         while self._waiting and len(self._busy) < self.size:
-            running = Counter(child.org_id for child in self._busy)
-            for ticket in sorted(self._waiting, key=lambda waiting: running[waiting.org_id]):
+            for ticket in self._waiting.in_order(time.monotonic()):
                 child = self._find(ticket) if self._has_room(ticket) else None
                 if child is not None:
                     self._grant(ticket, child)
@@ -246,9 +241,9 @@ class Pool:
             self._warden.somebody_waits()
 
     def _grant(self, ticket: Ticket, child: Child) -> None:
-        self._waiting.remove(ticket)
+        self._waiting.leave(ticket)
         self._busy.add(child)
-        child.org_id = ticket.org_id
+        child.asker = ticket.asker
         child.leased_at, child.long = time.monotonic() + START_S, ticket.long  # its start may take a while
         ticket.child = child
         ticket.granted.set()
@@ -293,6 +288,7 @@ class Pool:
 
     def _give_back(self, child: Child) -> None:
         self._busy.discard(child)
+        self._waiting.charge(child, time.monotonic())
         if child.spent or self._closed or self._is_worn(child):
             self._retire(child)
         else:
@@ -359,10 +355,7 @@ class Pool:
                 self._fresh.append(child)
                 self._match()
                 return
-            for ticket in self._waiting:  # the next question tries again
-                ticket.failed = True
-                ticket.granted.set()
-            self._waiting.clear()
+            self._waiting.fail_all()  # the next question tries again
 
     def _bury(self) -> None:
         """Bury the first of the dying that has ended; where none has, let a moment pass."""

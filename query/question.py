@@ -16,10 +16,14 @@ DEFAULT_LIMIT: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """SQL and how many rows are wanted at most; `limit` is clamped to 1..10,000."""
+    """SQL and how many rows are wanted at most; `limit` is clamped to 1..10,000.
+
+    `asker`: who shares the processes with the others of an organisation; tasks share them as one.
+    """
 
     sql: str = field(repr=False)
     limit: int = DEFAULT_LIMIT
+    asker: str = ""
 
     @property
     def rows(self) -> int:

@@ -1,4 +1,4 @@
-"""One question: grant and SQL -> judge -> prune -> run in a worker -> answer. Knows no ledger, no token, no asker."""
+"""One question: grant and SQL -> judge -> prune -> run in a worker -> answer. Knows no ledger and no token."""
 
 import hashlib
 import time
@@ -82,7 +82,8 @@ class _Task:
     long: bool = False
 
     def lease(self, key: bytes | None) -> AbstractContextManager[Child]:
-        return self.pool.lease(self.grant.org_id, key, cancel=self.cancel, long=self.long)
+        asker = (self.grant.org_id, self.question.asker)
+        return self.pool.lease(asker, key, cancel=self.cancel, long=self.long)
 
     def begin_again(self) -> None:
         """Start over among the long questions, with all the time that a question has."""

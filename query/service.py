@@ -127,7 +127,7 @@ class Service:
         """Tell what a person's question would read; nothing is run."""
 
         def plan(query_id: UUID, caller: Caller, grant: Grant) -> DryRun:
-            question = Question(asked.sql, asked.limit)
+            question = Question(asked.sql, asked.limit, caller.user or "")
             return self.runner.plan(question, grant, query_id=query_id, limits=self._limits(caller), cancel=cancel)
 
         return self._audited(asked, identify, lambda held: self._granted(held, asked), plan)
@@ -151,7 +151,7 @@ class Service:
     def _run(self, asked: Asked, cancel: Cancel) -> Act[Answer]:
         def run(query_id: UUID, caller: Caller, grant: Grant) -> Answer:
             answer = self.runner.run(
-                Question(asked.sql, asked.limit),
+                Question(asked.sql, asked.limit, caller.user or ""),
                 grant,
                 query_id=query_id,
                 limits=self._limits(caller),

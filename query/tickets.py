@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass, field
 
 from query.process import Child
+from query.shares import Asker
 from trace_ray.contracts import OrgId
 
 
@@ -29,9 +30,13 @@ class Ticket:
     `long`: it gave way before and waits among the long ones.
     """
 
-    org_id: OrgId
+    asker: Asker
     key: bytes | None
     long: bool = False
     granted: threading.Event = field(default_factory=threading.Event)
     child: Child | None = None
     failed: bool = False
+
+    @property
+    def org_id(self) -> OrgId:
+        return self.asker[0]

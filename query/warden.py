@@ -11,20 +11,17 @@ from collections.abc import Collection
 
 from query import lanes
 from query.process import Child
-from query.tickets import Ticket
+from query.queue import Queue
 
 
 class Warden:
     """Watches the questions of one pool."""
 
-    def __init__(
-        self, lock: threading.RLock, running: Collection[Child], waiting: Collection[Ticket], *, size: int
-    ) -> None:
+    def __init__(self, lock: threading.RLock, running: Collection[Child], waiting: Queue) -> None:
         """Begin to watch; `running` and `waiting` are the pool's own and change with it."""
         self.displaced = 0
         self._running = running
         self._waiting = waiting
-        self._size = size
         self._closed = False
         self._next_look = math.inf
         self._look_now = threading.Condition(lock)
@@ -62,7 +59,6 @@ class Warden:
             for child in self._running:
                 if lanes.is_long(child, now):
                     child.slow_down()
-        short = sum(not ticket.long for ticket in self._waiting)
-        for child in lanes.victims(self._running, waiting=short, size=self._size, now=now):
+        for child in self._waiting.victims(now):
             child.displace()
             self.displaced += 1

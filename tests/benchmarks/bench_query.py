@@ -150,7 +150,7 @@ def wide(scratch: Path, root: Path) -> list[Figure]:
         judged = pool.verdicts.put(Asked(DEFAULT_ORG, WIDE, ()), verdict)
 
         def worker() -> None:
-            with pool.lease(DEFAULT_ORG, b"wide") as child:
+            with pool.lease((DEFAULT_ORG, ""), b"wide") as child:
                 child.deadline = time.monotonic() + 60
                 if child.binding is None:
                     child.bind(Binding(b"wide", {}))

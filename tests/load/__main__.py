@@ -52,7 +52,7 @@ def table(load: Load, seconds: float) -> str:
     said = (
         "",
         f"benign p99 under attack: {load.ratio:.1f} times the quiet one (wanted: at most {TARGET:g}, {verdict})",
-        f"before: {load.before}",
+        f"after {seconds / 3:g} s: {load.before}",
         f"after {seconds:g} s: {load.after}",
         f"leaked: {load.leaked or 'nothing'}",
     )

@@ -35,6 +35,9 @@ class Tally:
     statuses: Counter[int] = field(default_factory=Counter[int])
     wrong: list[str] = field(default_factory=list[str])
 
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.seconds + other.seconds, self.statuses + other.statuses, self.wrong + other.wrong)
+
     def percentile(self, percent: int) -> float:
         """Return seconds."""
         return statistics.quantiles(self.seconds, n=100, method="inclusive")[percent - 1]
@@ -42,7 +45,7 @@ class Tally:
 
 @dataclass
 class Load:
-    """What a run saw; `leaked` is empty when the service holds no more than before."""
+    """What a run saw; `leaked` is empty when the service holds no more in the end than after the first third."""
 
     alone: Tally
     quiet: Tally  # the same honest clients without the attackers
@@ -86,9 +89,11 @@ def run(conn: Connection, url: str, directory: Path, *, seconds: float, quiet_s:
         crowd = Crowd(service, served, expected, statements, attacks, seed, patiences_s)
         alone = crowd.alone(quiet_s)
         quiet, _ = crowd.together(quiet_s, attackers=False)
+        first = crowd.together(seconds / 3)  # what the heap grows by for the largest answers is there from now on
         before = settled(service)
-        benign, hostile_ = crowd.together(seconds)
+        rest = crowd.together(seconds * 2 / 3)
         after = settled(service)
+        benign, hostile_ = (one + two for one, two in zip(first, rest, strict=True))
         hostile_.wrong += [f"a statement reached {peer}" for peer in prey.connections]
         served.client.close()
     return Load(alone, quiet, benign, hostile_, before, after)

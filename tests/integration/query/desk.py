@@ -40,10 +40,11 @@ class Desk:
         cancel: Cancel | None = None,
         export: bool = False,
         grant: Grant | None = None,
+        asker: str = "",
     ) -> Answer:
         return run.run(
-            Question(sql, limit), grant or self.store.grant, pool=self.pool, locate=self.store.locate, limits=limits,
-            cancel=cancel, export=export,
+            Question(sql, limit, asker), grant or self.store.grant, pool=self.pool, locate=self.store.locate,
+            limits=limits, cancel=cancel, export=export,
         )  # fmt: skip
 
     def workers(self) -> set[int]:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from query import lanes
 from query import pool as pools
 from query.cancel import Cancel
 from query.question import Answer
@@ -107,6 +108,66 @@ def test_organisation_with_nothing_running_is_served_before_a_busy_one(
             with pytest.raises(QueryCancelled):
                 done.result(10)
     assert order[0] == "modest"
+
+
+def test_asker_who_has_held_little_is_served_before_one_who_has_held_much(
+    opened: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both belong to one organisation, and the one who has held much queues first."""
+    monkeypatch.setattr(pools, "WAIT_S", 30.0)
+    desk = opened(size=1)
+    order: list[str] = []
+    hold = Cancel()
+
+    def ask(asker: str, sql: str, cancel: Cancel | None = None) -> None:
+        desk.ask(sql, asker=asker, cancel=cancel)
+        order.append(asker)
+
+    ask("modest", POINT.format(1))
+    ask("greedy", "select sum(range) from range(30000000)")
+    with ThreadPoolExecutor(4) as threads:
+        running = threads.submit(ask, "somebody", SLOW, hold)
+        assert until(lambda: desk.pool.stats().busy == 1)
+        greedy = [threads.submit(ask, "greedy", POINT.format(number)) for number in (2, 3)]
+        assert until(lambda: desk.pool.stats().waiting == 2)
+        modest = threads.submit(ask, "modest", POINT.format(4))
+        assert until(lambda: desk.pool.stats().waiting == 3)
+        hold.set()
+        for done in (modest, *greedy):
+            done.result(20)
+        with pytest.raises(QueryCancelled):
+            running.result(10)
+    assert order == ["modest", "greedy", "modest", "greedy", "greedy"]
+
+
+def nobody(*_: object, **__: object) -> list[object]:
+    """Have nobody make way."""
+    return []
+
+
+def test_last_place_is_kept_for_those_who_asked_nothing_long(
+    opened: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "WAIT_S", 1.0)
+    monkeypatch.setattr(lanes, "victims", nobody)
+    desk = opened(size=3)
+    desk.ask(POINT.format(1), asker="modest")
+    first, *cancels = Cancel(), Cancel(), Cancel()
+    with ThreadPoolExecutor(2) as threads:
+        long = threads.submit(desk.ask, SLOW, asker="greedy", cancel=first)
+        assert until(lambda: busiest(desk.workers()) > 2 * lanes.PLACE_S)
+        first.set()
+        with pytest.raises(QueryCancelled):
+            long.result(10)
+        greedy = [threads.submit(desk.ask, SLOW, asker="greedy", cancel=cancel) for cancel in cancels]
+        assert until(lambda: desk.pool.stats().busy == 2)
+        with pytest.raises(QueueFull):
+            desk.ask(POINT.format(2), asker="greedy")
+        assert desk.ask(POINT.format(3), asker="modest").table.num_rows == 1
+        for cancel, one in zip(cancels, greedy, strict=True):
+            cancel.set()
+            with pytest.raises(QueryCancelled):
+                one.result(10)
 
 
 # --- cancellation -------------------------------------------------------------------------------------------------

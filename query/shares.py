@@ -1,0 +1,55 @@
+"""Fair shares: who has held the places of a pool of late, and whose questions were long. Knows no clock and no lock.
+
+What somebody held counts half after HALF_LIFE_S, a quarter after twice that, as in the decay-usage schedulers of time
+sharing systems (Hellerstein, "Achieving Service Rate Objectives with Decay Usage Scheduling", 1993). Whoever asked a
+long question is expected to ask another for EXPECTED_S.
+"""
+
+from typing import Final
+
+from trace_ray.contracts import OrgId
+
+HALF_LIFE_S: Final = 10.0
+EXPECTED_S: Final = 60.0
+FORGOTTEN_S: Final = 0.001  # below it nobody is counted any more: ten half-lives after one second
+
+Asker = tuple[OrgId, str]
+
+
+class Shares:
+    """The decayed seconds of each asker."""
+
+    def __init__(self) -> None:
+        self._held: dict[Asker, tuple[float, float]] = {}  # seconds at a time; whoever was charged last is at the end
+        self._long: dict[Asker, float] = {}  # until when; in this order
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def charge(self, asker: Asker, seconds: float, now: float, *, long: bool) -> None:
+        """Count what an asker has just held, with a question that was long or not."""
+        self._held[asker] = (_left(self._held.pop(asker, (0.0, now)), now) + seconds, now)
+        while _left(oldest := next(iter(self._held.values())), now) < FORGOTTEN_S and oldest[1] < now:
+            self._held.pop(next(iter(self._held)))
+        if long:
+            self._long.pop(asker, None)
+            self._long[asker] = now + EXPECTED_S
+        while self._long and next(iter(self._long.values())) < now:
+            self._long.pop(next(iter(self._long)))
+
+    def of(self, asker: Asker, now: float) -> float:
+        """Return the seconds that still count against an asker."""
+        return _left(self._held.get(asker, (0.0, now)), now)
+
+    def is_short(self, asker: Asker, now: float) -> bool:
+        """Say whether no long question is expected of an asker."""
+        return self._long.get(asker, now) <= now
+
+    def has_short(self, now: float) -> bool:
+        """Say whether of anybody who asked of late no long question is expected."""
+        return any(self.is_short(asker, now) for asker in self._held)
+
+
+def _left(held: tuple[float, float], now: float) -> float:
+    seconds, at = held
+    return seconds * 0.5 ** (max(0.0, now - at) / HALF_LIFE_S)

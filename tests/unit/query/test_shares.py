@@ -1,0 +1,47 @@
+"""Who has had how much of the places: decided from seconds and times alone."""
+
+import pytest
+
+from query.shares import EXPECTED_S, FORGOTTEN_S, HALF_LIFE_S, Shares
+from trace_ray.contracts import DEFAULT_ORG
+
+ANN, BOB = (DEFAULT_ORG, "ann"), (DEFAULT_ORG, "bob")
+
+
+def test_what_was_held_counts_half_after_each_half_life() -> None:
+    shares = Shares()
+    shares.charge(ANN, 8.0, now=100.0, long=False)
+    assert shares.of(ANN, 100.0) == 8.0
+    assert shares.of(ANN, 100.0 + HALF_LIFE_S) == pytest.approx(4.0)
+    shares.charge(ANN, 1.0, now=100.0 + 2 * HALF_LIFE_S, long=False)
+    assert shares.of(ANN, 100.0 + 2 * HALF_LIFE_S) == pytest.approx(3.0)
+    assert shares.of(BOB, 100.0) == 0.0
+
+
+def test_whoever_asked_a_long_question_is_expected_to_ask_another() -> None:
+    shares = Shares()
+    assert not shares.has_short(0.0)
+    shares.charge(ANN, 3.0, now=0.0, long=True)
+    assert (shares.is_short(ANN, 1.0), shares.is_short(BOB, 1.0), shares.has_short(1.0)) == (False, True, False)
+    shares.charge(BOB, 3.0, now=1.0, long=False)
+    shares.charge(ANN, 0.1, now=EXPECTED_S / 2, long=False)
+    assert (shares.is_short(ANN, EXPECTED_S / 2), shares.has_short(EXPECTED_S / 2)) == (False, True)
+    assert shares.is_short(ANN, EXPECTED_S)
+    shares.charge(BOB, 1.0, now=EXPECTED_S, long=True)
+    assert (shares.is_short(BOB, EXPECTED_S + 1.0), shares.is_short(ANN, EXPECTED_S + 1.0)) == (False, True)
+
+
+def test_clock_that_does_not_move_counts_all() -> None:
+    shares = Shares()
+    shares.charge(ANN, 0.0, now=5.0, long=False)
+    shares.charge(BOB, 0.0, now=5.0, long=False)
+    assert len(shares) == 2
+
+
+def test_whoever_has_held_nothing_for_long_is_forgotten() -> None:
+    shares = Shares()
+    for number in range(1000):
+        shares.charge((DEFAULT_ORG, str(number)), 0.5, now=float(number), long=False)
+    assert len(shares) < 20 * HALF_LIFE_S
+    assert shares.of((DEFAULT_ORG, "999"), 999.0) == 0.5
+    assert shares.of((DEFAULT_ORG, "0"), 999.0) < FORGOTTEN_S
