@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import duckdb
 import pyarrow as pa
 
-from query import attach, macros, wire
+from query import attach, exact, macros, wire
 from query.attach import Sources
 from query.cut import fitting
 from query.functions import reviewed
@@ -202,7 +202,7 @@ class Rows:
         self.truncated = False
         self._reader = reader
         kinds: list[pa.DataType] = reader.schema.types
-        self._inexact = [index for index, kind in enumerate(kinds) if _may_overflow(kind)]
+        self._inexact = [index for index, kind in enumerate(kinds) if exact.may_overflow(kind)]
 
     def batches(self, *, limit: int, max_bytes: int, piece_bytes: int) -> Iterator[pa.RecordBatch]:
         """Yield batches of at most `limit` rows and `max_bytes` bytes in all; `truncated` says if rows were cut.
@@ -242,7 +242,7 @@ class Rows:
     def _check_values(self, batch: pa.RecordBatch) -> None:
         try:
             for index in self._inexact:
-                batch.column(index).validate(full=True)
+                exact.validate(batch.column(index))
         except pa.ArrowInvalid:
             raise TypeUnsupported from None  # the service would take it for a broken stream
 
@@ -255,16 +255,6 @@ def _pieces(batch: pa.RecordBatch, piece_bytes: int) -> Iterator[pa.RecordBatch]
             raise RowTooLarge
         yield piece
         batch = batch.slice(fits)
-
-
-def _may_overflow(kind: pa.DataType) -> bool:
-    """Say whether a type is or holds one of fewer values than the engine's: a decimal (HUGEINT), a time (24:00:00)."""
-    if isinstance(kind, pa.DictionaryType):
-        return False
-    if pa.types.is_decimal(kind) or pa.types.is_time(kind):
-        return True
-    nested: Any = kind  # the stubs know the fields of each nested type by another name
-    return any(_may_overflow(nested.field(index).type) for index in range(kind.num_fields))
 
 
 def _loses(kind: object) -> bool:

@@ -94,7 +94,8 @@ def test_one_row_above_the_byte_cap_is_refused(store: Store) -> None:
 @pytest.mark.parametrize("expression", ["1::uhugeint", "'101'::bit", "123::bignum", "timetz '10:00:00+02'",
                                         "'5'::variant", "[{'a': 1::uhugeint}]", "map {1: '1'::bit}",
                                         "170141183460469231731687303715884105727::hugeint", "time '24:00:00'",
-                                        "{'at': [time '24:00:00']}"])  # fmt: skip
+                                        "{'at': [time '24:00:00']}", "to_hours(3000000)",
+                                        "{'i': [null, to_days(1), -to_hours(3000000)]}"])  # fmt: skip
 def test_type_that_would_lose_its_value_is_refused(store: Store, expression: str) -> None:
     with pytest.raises(QueryFailed, match="cast it to VARCHAR"):
         store.ask(f"select {expression} as v")

@@ -27,7 +27,7 @@ def test_whoever_asked_a_long_question_is_expected_to_ask_another() -> None:
     shares.charge(ANN, 0.1, now=EXPECTED_S / 2, long=False)
     assert (shares.is_short(ANN, EXPECTED_S / 2), shares.has_short(EXPECTED_S / 2)) == (False, True)
     assert shares.is_short(ANN, EXPECTED_S)
-    shares.charge(BOB, 1.0, now=EXPECTED_S, long=True)
+    shares.charge(BOB, 1.0, now=EXPECTED_S + 1.0, long=True)
     assert (shares.is_short(BOB, EXPECTED_S + 1.0), shares.is_short(ANN, EXPECTED_S + 1.0)) == (False, True)
 
 
