@@ -58,7 +58,7 @@ class Ledgers:
 
     def user(self, token: str) -> Held:
         identity = tokens.verify_user(self._keys.users.ring_for(token), token, now=datetime.now(UTC))
-        reader = self._state.read(lambda conn: readers.reader(conn, identity.subject))
+        reader = self._state.find(lambda conn: readers.reader(conn, identity.subject))
         return Held(Caller(reader.org_id, reader.user, reader.roles))
 
     def task(self, token: str) -> Held:
@@ -78,7 +78,7 @@ class Ledgers:
             raise SnapshotUnknown(str(error)) from None
 
     def record(self, entry: AuditRow) -> None:
-        with self._data.transaction() as conn:
+        with self._data.statement() as conn:
             audit.record(conn, entry)
 
     # --- what there is --------------------------------------------------------------------------------------------

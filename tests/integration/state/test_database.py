@@ -103,6 +103,23 @@ def test_a_write_is_never_repeated(conn: Connection, database: Database) -> None
         writing.execute(WRITE)
 
 
+def test_one_statement_is_committed_at_once_also_after_a_read(conn: Connection, database: Database) -> None:
+    assert database.read(backend) == database.find(backend)
+    with database.statement() as alone:
+        alone.execute(WRITE)
+        assert conn.execute(b"SELECT n FROM public.written").fetchall() == [{"n": 1}]
+
+
+def test_what_one_statement_finds_is_asked_once_more_and_its_write_is_not(conn: Connection, database: Database) -> None:
+    calls, ask = dying(conn, 1)
+    assert database.find(ask) == 2
+    assert len(set(calls)) == 2
+    calls, ask = dying(conn, 1)
+    with pytest.raises(ConnectionLost), database.statement() as alone:
+        ask(alone)
+    assert len(calls) == 1
+
+
 def test_a_read_can_change_nothing_and_its_connection_can_afterwards(database: Database) -> None:
     with pytest.raises(pg.ReadOnlySqlTransaction):
         database.read(lambda conn: conn.execute(WRITE))
