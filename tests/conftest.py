@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 import s3fs
+from hypothesis import HealthCheck, settings
 
 from tests import pg
 from trace_ray.lite import anvil
@@ -29,6 +30,10 @@ from trace_ray.lite.postgres import LocalPostgres
 TOOLS = Path(__file__).parent / "tools"
 REPOSITORY = Path(__file__).parents[1]
 START_S = 30.0
+
+# a machine that others use may pause for longer than any limit on a single example
+settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared-machine")
 
 
 @pytest.fixture(scope="session")

@@ -218,7 +218,7 @@ changed = st.dictionaries(names, values, max_size=3).map(lambda changes: json.du
 lines = st.one_of(st.binary(max_size=40), values.map(lambda value: json.dumps(value).encode()), changed)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(lines, max_size=4))
 def test_any_bytes_are_drafts_that_can_be_stored_or_a_bad_batch(found: list[bytes]) -> None:
     try:

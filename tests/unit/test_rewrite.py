@@ -56,7 +56,6 @@ def read(files: list[Written]) -> pa.Table:
 PLACES = st.lists(st.tuples(st.integers(1000, 1099), st.integers(0, 40)), unique=True, max_size=60)
 
 
-@settings(deadline=None)
 @given(PLACES)
 def test_every_row_survives_in_the_stable_order(places: list[tuple[int, int]]) -> None:
     with TemporaryDirectory() as name:
@@ -64,7 +63,7 @@ def test_every_row_survives_in_the_stable_order(places: list[tuple[int, int]]) -
         assert read(files).equals(logs(sorted(places)))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(PLACES, st.randoms())
 def test_the_same_rows_give_the_same_bytes(places: list[tuple[int, int]], random: Any) -> None:
     shuffled = random.sample(places, len(places))

@@ -8,7 +8,7 @@ from tests.chain_rows import trie_root
 from trace_ray.extract.roots import EMPTY_ROOT, ordered_root
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.binary(min_size=1, max_size=80), max_size=300))
 def test_root_of_any_list_is_the_library_s(values: list[bytes]) -> None:
     assert ordered_root(values) == trie_root(values)

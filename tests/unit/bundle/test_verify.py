@@ -108,7 +108,7 @@ def test_a_rejection_keeps_its_code_on_the_way_between_processes() -> None:
 
 # --- bytes by chance ----------------------------------------------------------------------------------------------
 
-WHOLE = settings(max_examples=200, deadline=None)
+WHOLE = settings(max_examples=200)
 edits = st.lists(
     st.one_of(
         st.tuples(st.just("set"), st.integers(0, 1 << 16), st.binary(min_size=1, max_size=4)),

@@ -104,7 +104,7 @@ CALLS = st.lists(TYPES, min_size=1, max_size=4).flatmap(
 
 
 @given(CALLS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_calldata_is_decoded_as_by_another_implementation(call: tuple[list[str], Sequence[Any]]) -> None:
     types, arguments = call
     encoded = encode(types, arguments)
@@ -114,7 +114,7 @@ def test_calldata_is_decoded_as_by_another_implementation(call: tuple[list[str],
 
 
 @given(CALLS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_data_of_logs_is_decoded_as_calldata_is(call: tuple[list[str], Sequence[Any]]) -> None:
     types, arguments = call
     encoded = encode(types, arguments)
@@ -124,7 +124,7 @@ def test_data_of_logs_is_decoded_as_calldata_is(call: tuple[list[str], Sequence[
 
 
 @given(CALLS, st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_damaged_data_gives_the_same_values_or_none(call: tuple[list[str], Sequence[Any]], data: st.DataObject) -> None:
     """Whatever the strict implementation still takes must read the same here."""
     types, arguments = call

@@ -427,7 +427,7 @@ def table() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @given(predicate=predicates)
 def test_every_block_that_a_predicate_keeps_is_in_its_ranges(
     *, table: duckdb.DuckDBPyConnection, predicate: str
