@@ -207,7 +207,7 @@ def new_bucket(endpoint: str, key: str, secret: str) -> S3Server:
 
 @pytest.fixture(scope="session")
 def postgres(workspace: Path) -> Iterator[LocalPostgres]:
-    server = pg.server(workspace / "postgres")
+    server = pg.server(workspace / "postgres", durable=False)
     yield server
     server.stop()
 

@@ -9,13 +9,21 @@ from trace_ray.lite.postgres import LocalPostgres
 TEMPLATE = "trace_template"
 
 
-def server(directory: Path) -> LocalPostgres:
+def server(directory: Path, *, durable: bool = True) -> LocalPostgres:
     """Start a server in a directory of its own, with the schema in a template database.
 
     As root the server runs as a user of its own, so every parent of `directory` must let all pass (not `tmp_path`).
+
+    Args:
+        durable: Whether it waits for the disk. What it was told survives any death of its processes either way; that
+            of the machine would end the tests too.
     """
     postgres = LocalPostgres(directory)
     postgres.start()
+    if not durable:
+        with db.connect(postgres.url("postgres"), application_name="trace-setup") as conn:
+            conn.execute(b"ALTER SYSTEM SET fsync = off")
+            conn.execute(b"SELECT pg_reload_conf()")
     postgres.ensure_database(TEMPLATE)
     migrate.migrate(postgres.url(TEMPLATE), "state")
     migrate.migrate(postgres.url(TEMPLATE), "data")

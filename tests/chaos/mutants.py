@@ -285,7 +285,7 @@ def server() -> Generator[LocalPostgres]:
     """A Postgres of this run."""
     directory = Path(tempfile.mkdtemp(prefix="trace-ray-mutants-"))
     directory.chmod(0o755)  # as root, Postgres runs as a user of its own
-    started = pg.server(directory / "postgres")
+    started = pg.server(directory / "postgres", durable=False)
     try:
         yield started
     finally:

@@ -95,13 +95,13 @@ def run(conn: Connection, url: str, directory: Path, *, seconds: float, quiet_s:
         after = settled(service)
         benign, hostile_ = (one + two for one, two in zip(first, rest, strict=True))
         hostile_.wrong += [f"a statement reached {peer}" for peer in prey.connections]
-        served.client.close()
     return Load(alone, quiet, benign, hostile_, before, after)
 
 
 def objects(root: Path, served: Served) -> dict[str, list[str]]:
     """Return the files of each dataset; the ledger of the run publishes each range once."""
     listed = served.get("/v1/datasets").json()["datasets"]
+    served.client.close()  # a service with an open connection has not settled
     return {one["name"]: sorted(map(str, root.rglob(f"{one['dataset_id']}/*/*/*.parquet"))) for one in listed}
 
 
