@@ -232,6 +232,14 @@ def fail_evaluations(
     return tasks.fail(conn, epoch, failures, policy=budget)
 
 
+# --- by order of an operator --------------------------------------------------------------------------------------
+
+
+def retry_dead(conn: Connection, rule_id: RuleId) -> int:
+    """Put the dead evaluations of a rule back with fresh budgets and return how many. Attempts go on counting."""
+    return len(conn.execute(SQL["replay"], {"rule": rule_id}).fetchall())
+
+
 # --- what the sink may believe ------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Commands for alerts: apply, list, show, pause and resume rules; look at their events."""
+"""Commands for alerts: apply, list, show, pause, resume and retry rules; look at their events."""
 
 from contextlib import closing
 from pathlib import Path
@@ -101,6 +101,18 @@ def resume(name: str) -> None:
     with transaction(settings) as conn:
         rules.resume(conn, settings.org_id, name)
     say(f"{name} goes on; what was published meanwhile needs `trace-ray alerts apply --since BLOCK`")
+
+
+@alerts_group.command()
+@click.argument("name", metavar="RULE")
+@Json
+def retry(name: str, as_json: bool) -> None:
+    """Put the dead evaluations of a rule back into the queue, with fresh attempts."""
+    settings = settings_here()
+    with transaction(settings) as conn:
+        found = rules.report(conn, settings.org_id, name, troubles=0)
+        count = evaluations.retry_dead(conn, found.rule.rule_id)
+    alert_console.print_retried(found.rule, count, as_json=as_json)
 
 
 @alerts_group.command(name="events")

@@ -76,6 +76,21 @@ def print_rule(found: RuleReport, bundle: PushedBundle | None, *, as_json: bool)
         headings = ("task", "blocks", "state", "attempt", "trouble")
         troubles = ((one.task_id, one.blocks, one.state, one.attempt, one.message) for one in found.troubles)
         out.print(_table(headings, troubles))
+    if found.evaluations.get("dead"):
+        say(f"Mend the cause, then `trace-ray alerts retry {found.rule.name}` puts dead ones back")
+
+
+def print_retried(rule: Rule, count: int, *, as_json: bool) -> None:
+    """Tell how many dead evaluations of a rule were put back."""
+    if as_json:
+        print_json({"rule": rule.name, "rule_id": str(rule.rule_id), "enabled": rule.enabled, "retried": count})
+        return
+    if not count:
+        say(f"{rule.name} has no dead evaluation: nothing to put back")
+        return
+    say(f"{count} dead evaluation{'' if count == 1 else 's'} of {rule.name} put back")
+    if not rule.enabled:
+        say(f"{rule.name} is paused: they wait until `trace-ray alerts resume {rule.name}`")
 
 
 def print_events(found: Sequence[StoredEvent], *, as_json: bool) -> None:

@@ -95,3 +95,11 @@ SELECT t.task_id, t.job_id AS rule_id, t.state, t.attempt, t.lease_token, t.rang
   t.payload, r.org_id
 FROM state.tasks t JOIN state.rules r ON r.rule_id = t.job_id
 WHERE t.task_id = %(task)s::uuid AND t.kind = 'evaluation';
+
+-- name: replay
+-- Dead evaluations of a rule go back to queued with fresh budgets; attempts go on counting, so history is kept.
+UPDATE state.tasks
+SET state = 'queued', task_failures = 0, infra_failures = 0, run_at = now(), finished_at = NULL, error = NULL,
+  lease_token = NULL -- a late reply of an attempt that died is refused, as it was while the task was dead
+WHERE kind = 'evaluation' AND job_id = %(rule)s::uuid AND state = 'dead'
+RETURNING task_id;

@@ -112,6 +112,25 @@ def test_what_a_rule_has_queued_is_not_sent_when_it_is_paused_or_turned_to_shado
     assert [(view.state, view.reason) for view in found] == [("suppressed", "disabled")] * 2
 
 
+def test_dead_evaluations_are_put_back_as_often_as_there_are_some(shell: Shell, ledger: Ledger) -> None:
+    path = str(write(shell.home, FILE))
+    shell.run("alerts", "apply", "-f", path, "--since", "0")
+    rule_id = str(watching.rule().rule_id)
+    for lease in watching.claim(ledger, 2):
+        ledger.fail(Failure(lease.key, "user_error", "user_error: KeyError", retryable=False))
+    assert "`trace-ray alerts retry watch` puts dead ones back" in shell.run("alerts", "show", "watch").stderr
+    done = shell.run("alerts", "retry", "watch")
+    assert (done.stdout, done.stderr) == ("", "2 dead evaluations of watch put back\n")
+    assert shell.run("alerts", "retry", "watch").stderr == "watch has no dead evaluation: nothing to put back\n"
+    (lease,) = watching.claim(ledger, 1)
+    ledger.fail(Failure(lease.key, "user_error", "user_error: KeyError", retryable=False))
+    shell.run("alerts", "pause", "watch")
+    assert shell.json("alerts", "retry", "watch") == {
+        "rule": "watch", "rule_id": rule_id, "enabled": False, "retried": 1
+    }  # fmt: skip
+    assert shell.json("alerts", "show", "watch")["evaluations"]["dead"] == 0
+
+
 def test_a_refused_file_changes_nothing_and_tells_every_mistake(shell: Shell, ledger: Ledger) -> None:
     path = str(write(shell.home, changed("channels: [ops]", "channels: [https://x.example/1]\nmode: dry", FILE)))
     done = shell.run("alerts", "apply", "-f", path, code=2)
@@ -142,6 +161,6 @@ def test_events_come_from_the_data_database_and_from_no_other_organisation(shell
 
 
 def test_unknown_rules_are_refused_with_a_hint(shell: Shell, ledger: Ledger) -> None:
-    for words in (("show", "no"), ("pause", "no"), ("events", "--rule", "no")):
+    for words in (("show", "no"), ("pause", "no"), ("retry", "no"), ("events", "--rule", "no")):
         assert shell.refused("alerts", *words) == "there is no rule no: apply a rule file first"
     assert watching.claim(ledger, 1) == []

@@ -137,7 +137,7 @@ def parameters(ledger: Ledger) -> dict[str, object]:
         "snapshots": [1] * count, "inputs": ["i"] * count,
         "priority": 0, "task": ids[0], "attempt": 1, "token": running[0]["lease_token"],
         "durations": None, "queue": "q", "max_deliveries": 3, "chain": CHAIN, "start": starts[0], "end": starts[0] + 9,
-        "cause": "c",
+        "cause": "c", "rule": rule().rule_id,
     }  # fmt: skip
 
 
