@@ -56,11 +56,12 @@ class _Watch:
 
 
 def plan_evaluations(conn: Connection, versions: Sequence[VersionId]) -> list[Evaluation]:
-    """Queue what enabled rules have to look at since these versions were published, and return what is new.
+    """Queue what rules have to look at since these versions were published, and return what is new.
 
     `state.cells` says which blocks these are, and proves that none is lost and none is planned twice. Each evaluation
     is pinned to the snapshot that is the newest now. A version that was replaced meanwhile gives none: its successor
-    has its own event. To be called while the outbox is drained: that statement has presented the epoch.
+    has its own event. A paused rule is planned like any other, and nothing of it is leased: so it misses no block.
+    To be called while the outbox is drained: that statement has presented the epoch.
     """
     if not versions:
         return []
@@ -81,7 +82,10 @@ def plan_evaluations(conn: Connection, versions: Sequence[VersionId]) -> list[Ev
 
 
 def backfill(conn: Connection, rule_id: RuleId, since: int) -> list[Evaluation]:
-    """Queue evaluations of what is published from a block on, the range that holds it included; return what is new."""
+    """Queue evaluations of what is published from a block on, the range that holds it included; return what is new.
+
+    What was left out of them is queued after all, and counts as new.
+    """
     watches = _watches(conn, {rule_id: None})
     spans = {dataset: [BlockRange(since, MAX_BLOCK)] for watch in watches for dataset in watch.datasets}
     return _plan(conn, watches, spans, priority=BACKFILL)
@@ -122,7 +126,11 @@ def _plan(
     ]
     new: set[TaskId] = set()
     for start in range(0, len(planned), PART):
-        new |= _add(conn, planned[start : start + PART], priority)
+        part = planned[start : start + PART]
+        new |= _add(conn, part, priority)
+        if priority == BACKFILL:  # by order of a person: an event that comes twice brings nothing back
+            parameters = {"tasks": arrays.uuids(one.task_id for one in part), "priority": priority}
+            new |= {TaskId(row["task_id"]) for row in conn.execute(SQL["restore"], parameters)}
     return [one for one in planned if one.task_id in new]
 
 
@@ -238,6 +246,17 @@ def fail_evaluations(
 def retry_dead(conn: Connection, rule_id: RuleId) -> int:
     """Put the dead evaluations of a rule back with fresh budgets and return how many. Attempts go on counting."""
     return len(conn.execute(SQL["replay"], {"rule": rule_id}).fetchall())
+
+
+def leave_out(conn: Connection, rule_id: RuleId) -> list[BlockRange]:
+    """Cancel the queued evaluations of a rule and return their blocks in order, one range per evaluation.
+
+    Only `backfill` brings them back.
+    """
+    rows = conn.execute(SQL["queued"], {"rule": rule_id}).fetchall()
+    for start in range(0, len(rows), PART):
+        tasks.cancel(conn, [TaskId(row["task_id"]) for row in rows[start : start + PART]])
+    return [BlockRange(row["range_start"], row["range_end"]) for row in rows]
 
 
 # --- what the sink may believe ------------------------------------------------------------------------------------

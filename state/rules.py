@@ -56,13 +56,13 @@ def pinned(conn: Connection, rule: Rule, resolve: Resolve) -> tuple[Rule, list[D
 
 
 def pause(conn: Connection, org_id: OrgId, name: str) -> None:
-    """Plan and lease no evaluation of a rule any more; running ones finish. Raises NotFound."""
+    """Lease no evaluation of a rule any more; running ones finish, and planned ones wait. Raises NotFound."""
     _set_enabled(conn, org_id, name, enabled=False)
 
 
-def resume(conn: Connection, org_id: OrgId, name: str) -> None:
-    """Go on with a paused rule: with what was queued, and with what is published from now on. Raises NotFound."""
-    _set_enabled(conn, org_id, name, enabled=True)
+def resume(conn: Connection, org_id: OrgId, name: str) -> bool:
+    """Go on with a rule: with all that waits. Return whether it was paused. Raises NotFound."""
+    return not _set_enabled(conn, org_id, name, enabled=True)
 
 
 def listing(conn: Connection, org_id: OrgId) -> list[RuleReport]:
@@ -134,10 +134,11 @@ def _save(conn: Connection, rule: Rule, watched: Sequence[DatasetUuid]) -> None:
     conn.execute(SQL["add_datasets"], {"rule": rule.rule_id, "datasets": list(watched)})
 
 
-def _set_enabled(conn: Connection, org_id: OrgId, name: str, *, enabled: bool) -> None:
+def _set_enabled(conn: Connection, org_id: OrgId, name: str, *, enabled: bool) -> bool:
     found = conn.execute(SQL["set_enabled"], {"org": org_id, "name": name, "enabled": enabled}).fetchone()
     if found is None:
         raise _not_found(conn, org_id, name)
+    return bool(found["before"])
 
 
 def _not_found(conn: Connection, org_id: OrgId, name: str) -> NotFound:

@@ -85,22 +85,26 @@ def show(name: str, as_json: bool) -> None:
 @alerts_group.command()
 @click.argument("name", metavar="RULE")
 def pause(name: str) -> None:
-    """Start no evaluation of a rule and send none of its alerts any more; what runs is finished."""
+    """Start no evaluation of a rule and send none of its alerts any more; what runs is finished, what comes waits."""
     settings = settings_here()
     with transaction(settings) as conn:
         rules.pause(conn, settings.org_id, name)
-    say(f"{name} is paused; `trace-ray alerts resume {name}` goes on")
+    say(f"{name} is paused, and what is published meanwhile waits; `trace-ray alerts resume {name}` goes on")
     _suppress(settings, name=name, as_json=False)
 
 
 @alerts_group.command()
 @click.argument("name", metavar="RULE")
-def resume(name: str) -> None:
-    """Go on with a paused rule. What was published meanwhile needs `alerts apply --since`."""
+@click.option("--skip", is_flag=True, help="Leave out what waits, and look at what is published from now on.")
+@Json
+def resume(name: str, skip: bool, as_json: bool) -> None:
+    """Go on with a paused rule: first with all that was published meanwhile."""
     settings = settings_here()
     with transaction(settings) as conn:
-        rules.resume(conn, settings.org_id, name)
-    say(f"{name} goes on; what was published meanwhile needs `trace-ray alerts apply --since BLOCK`")
+        paused = rules.resume(conn, settings.org_id, name)
+        left_out = evaluations.leave_out(conn, rule_id(settings.org_id, name)) if paused and skip else []
+        found = rules.report(conn, settings.org_id, name, troubles=0)
+    alert_console.print_resumed(found, left_out, paused=paused, as_json=as_json)
 
 
 @alerts_group.command()

@@ -10,6 +10,7 @@ from trace_ray.alert_reports import AppliedRule, RuleReport, StoredEvent
 from trace_ray.alerts import Rule
 from trace_ray.bundle.pushed import PushedBundle
 from trace_ray.console import out, print_json, printable, say
+from trace_ray.contracts import BlockRange, by_range
 
 STATES = ("queued", "running", "succeeded", "dead", "cancelled")
 
@@ -72,12 +73,42 @@ def print_rule(found: RuleReport, bundle: PushedBundle | None, *, as_json: bool)
     if bundle is not None and bundle.revoked_at is not None:
         again = f"push another version, and apply {found.rule.name} with it"
         say(f"Its bundle {bundle.name}@{bundle.version} is revoked, so that nothing of it runs: {again}")
+    if not found.rule.enabled:
+        waiting = found.evaluations.get("queued", 0)
+        waits = f"{_evaluations(waiting)} wait{'s' if waiting == 1 else ''}" if waiting else "nothing waits"
+        say(f"{found.rule.name} is paused, and {waits} for `trace-ray alerts resume {found.rule.name}`")
     if found.troubles:
         headings = ("task", "blocks", "state", "attempt", "trouble")
         troubles = ((one.task_id, one.blocks, one.state, one.attempt, one.message) for one in found.troubles)
         out.print(_table(headings, troubles))
     if found.evaluations.get("dead"):
         say(f"Mend the cause, then `trace-ray alerts retry {found.rule.name}` puts dead ones back")
+
+
+def print_resumed(found: RuleReport, left_out: Sequence[BlockRange], *, paused: bool, as_json: bool) -> None:
+    """Tell how a rule goes on.
+
+    Args:
+        left_out: Blocks of the evaluations that were left out, in order.
+        paused: Whether it was until now.
+    """
+    name, queued, skipped = found.rule.name, found.evaluations.get("queued", 0), by_range(left_out)
+    if as_json:
+        document = {"rule": name, "rule_id": str(found.rule.rule_id), "was_paused": paused, "queued": queued}
+        blocks = [[one.start, one.end] for one in skipped]
+        print_json(document | {"left_out": len(left_out), "left_out_blocks": blocks})
+        return
+    if not paused:
+        say(f"{name} was not paused: nothing has changed")
+        return
+    say(f"{name} goes on; {_evaluations(queued)} waited" if queued else f"{name} goes on; nothing waits")
+    if left_out:
+        say(f"{_evaluations(len(left_out))} left out: blocks {', '.join(map(str, skipped))}")
+        say("`trace-ray alerts apply -f RULE.yaml --since BLOCK` evaluates them after all")
+
+
+def _evaluations(count: int) -> str:
+    return f"{count} evaluation{'' if count == 1 else 's'}"
 
 
 def print_retried(rule: Rule, count: int, *, as_json: bool) -> None:

@@ -88,7 +88,7 @@ class RuleModel(Model):
     )
     severity: Literal["info", "warning", "critical"] = Field("warning", description="Carried by each event.")
     mode: Literal["live", "shadow"] = Field("live", description="shadow records events and delivers none.")
-    enabled: bool = Field(True, description="false plans and runs no evaluation.")
+    enabled: bool = Field(True, description="false starts no evaluation: they wait.")
     limits: LimitsModel = Field(default_factory=lambda: NO_LIMITS, description="What one attempt may use.")
     max_delivery_age_seconds: float | None = Field(
         None, ge=1, le=MAX_AGE_S, description="An event whose block is older is not delivered any more."

@@ -1,10 +1,10 @@
 -- name: watched
--- Published versions and the enabled rules that watch their datasets. Without any rule this costs next to nothing.
+-- Published versions and the rules that watch their datasets, paused ones too. Without any rule this costs next to nothing.
 SELECT v.dataset_version, v.dataset_uuid, v.range_start, v.range_end, r.rule_id
 FROM state.dataset_versions v
 JOIN state.rule_datasets w USING (dataset_uuid)
 JOIN state.rules r USING (rule_id)
-WHERE v.dataset_version = ANY(%(versions)b::uuid[]) AND r.enabled AND EXISTS (SELECT FROM state.rules WHERE enabled)
+WHERE v.dataset_version = ANY(%(versions)b::uuid[]) AND EXISTS (SELECT FROM state.rules)
 ORDER BY v.dataset_version, r.rule_id;
 
 -- name: members
@@ -46,6 +46,14 @@ FROM unnest(%(tasks)b::uuid[], %(rules)b::uuid[], %(chains)b::bigint[], %(starts
   WITH ORDINALITY AS i(task_id, rule_id, chain_id, range_start, range_end, as_of, inputs, position)
 ORDER BY position
 ON CONFLICT (task_id) DO NOTHING
+RETURNING task_id;
+
+-- name: restore
+-- What was left out of these evaluations is queued after all.
+UPDATE state.tasks
+SET state = 'queued', priority = %(priority)s::smallint, task_failures = 0, infra_failures = 0, run_at = now(),
+  finished_at = NULL, error = NULL
+WHERE task_id = ANY(%(tasks)b::uuid[]) AND kind = 'evaluation' AND state = 'cancelled'
 RETURNING task_id;
 
 -- name: claim
@@ -103,3 +111,9 @@ SET state = 'queued', task_failures = 0, infra_failures = 0, run_at = now(), fin
   lease_token = NULL -- a late reply of an attempt that died is refused, as it was while the task was dead
 WHERE kind = 'evaluation' AND job_id = %(rule)s::uuid AND state = 'dead'
 RETURNING task_id;
+
+-- name: queued
+-- The queued evaluations of a rule, which nobody leases until the transaction ends.
+SELECT task_id, range_start, range_end FROM state.tasks
+WHERE kind = 'evaluation' AND job_id = %(rule)s::uuid AND state = 'queued'
+ORDER BY range_start, range_end, task_id FOR UPDATE;

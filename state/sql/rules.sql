@@ -41,8 +41,10 @@ SELECT %(rule)s::uuid, position, dataset_uuid
 FROM unnest(%(datasets)b::uuid[]) WITH ORDINALITY AS i(dataset_uuid, position);
 
 -- name: set_enabled
-UPDATE state.rules SET enabled = %(enabled)s::boolean, updated_at = now()
-WHERE org_id = %(org)s::uuid AND name = %(name)s::text RETURNING rule_id;
+-- One row with what it was before, or none when there is no such rule.
+WITH b AS (SELECT rule_id, enabled FROM state.rules WHERE org_id = %(org)s::uuid AND name = %(name)s::text FOR UPDATE)
+UPDATE state.rules r SET enabled = %(enabled)s::boolean, updated_at = now() FROM b WHERE r.rule_id = b.rule_id
+RETURNING b.enabled AS before;
 
 -- name: names
 SELECT name FROM state.rules WHERE org_id = %(org)s::uuid ORDER BY name;

@@ -131,6 +131,32 @@ def test_dead_evaluations_are_put_back_as_often_as_there_are_some(shell: Shell, 
     assert shell.json("alerts", "show", "watch")["evaluations"]["dead"] == 0
 
 
+def test_a_resumed_rule_goes_on_with_all_that_waited_or_with_what_is_new(shell: Shell, ledger: Ledger) -> None:
+    shell.run("alerts", "apply", "-f", str(write(shell.home, FILE)))
+    rule_id = str(watching.rule().rule_id)
+    shell.run("alerts", "pause", "watch")
+    ledger.sync(job("blocks", to_block=600))
+    ledger.drain_once()
+    watching.drain(ledger)
+    assert "watch is paused, and 3 evaluations wait for" in shell.run("alerts", "show", "watch").stderr
+    done = shell.run("alerts", "resume", "watch")
+    assert (done.stdout, done.stderr) == ("", "watch goes on; 3 evaluations waited\n")
+    assert shell.run("alerts", "resume", "watch", "--skip").stderr == "watch was not paused: nothing has changed\n"
+    assert len(watching.claim(ledger, 1)) == 1
+    shell.run("alerts", "pause", "watch")
+    told = shell.json("alerts", "resume", "watch", "--skip")
+    assert told == {
+        "rule": "watch", "rule_id": rule_id, "was_paused": True, "queued": 0, "left_out": 2,
+        "left_out_blocks": [[400, 600]],
+    }  # fmt: skip
+    assert "nothing waits for" not in shell.run("alerts", "show", "watch").stderr
+    again = shell.json("alerts", "apply", "-f", str(shell.home / "rule.yaml"), "--since", "500")
+    assert again["planned"] == 1
+    shell.run("alerts", "pause", "watch")
+    said = shell.run("alerts", "resume", "watch", "--skip").stderr.splitlines()
+    assert said[:2] == ["watch goes on; nothing waits", "1 evaluation left out: blocks [500, 600)"]
+
+
 def test_a_refused_file_changes_nothing_and_tells_every_mistake(shell: Shell, ledger: Ledger) -> None:
     path = str(write(shell.home, changed("channels: [ops]", "channels: [https://x.example/1]\nmode: dry", FILE)))
     done = shell.run("alerts", "apply", "-f", path, code=2)

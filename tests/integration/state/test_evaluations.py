@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from state import buffer, capabilities, datasets, evaluations, jobs, outbox, rules, tasks, views
+from state import buffer, capabilities, datasets, evaluations, jobs, outbox, tasks, views
 from state.db import Connection
 from state.judge import Reason
 from tests.integration.state import watching
@@ -149,21 +149,6 @@ def test_what_was_replaced_before_its_event_came_is_not_evaluated(ledger: Ledger
     assert drain(ledger) == 2
     (only,) = claim(ledger, 2)
     assert only.evaluation.as_of == 2
-
-
-def test_a_paused_rule_plans_nothing_and_what_it_has_queued_waits(ledger: Ledger) -> None:
-    ledger.sync(job("blocks", to_block=200))
-    watch(ledger, rule())
-    first, second = ledger.lease(), ledger.lease()
-    ledger.complete(publication(first))
-    drain(ledger)
-    rules.pause(ledger.conn, DEFAULT_ORG, "watch")
-    ledger.complete(publication(second))
-    drain(ledger)
-    assert claim(ledger, 9) == []
-    rules.resume(ledger.conn, DEFAULT_ORG, "watch")
-    assert [one.evaluation.blocks for one in claim(ledger, 9)] == [BlockRange(0, 100)]
-    assert backfill(ledger, rule()) == [BlockRange(100, 200)]
 
 
 def test_another_organisations_publication_wakes_no_rule(ledger: Ledger) -> None:

@@ -34,7 +34,7 @@ UNFENCED = {
             *("jobs.save_organisation", "jobs.save_job", "jobs.free_names", "jobs.save_datasets", "jobs.save_streams"),
             *("jobs.disable_streams", "jobs.set_enabled", "tasks.cancel", "tasks.replay", "outbox.replay"),
             *("repair.requeue", "repair.plan", "repair.withdraw", "sweep.bind", "buffer.replay"),
-            "evaluations.replay",
+            *("evaluations.replay", "evaluations.restore"),
             *("readers.save", "readers.enable", "readers.set_read_roles"),
             *("rules.save", "rules.drop_datasets", "rules.add_datasets", "rules.set_enabled"),
             *("bundles.trust", "bundles.revoke_key", "bundles.push", "bundles.revoke_bundle", "bundles.sign_again"),
