@@ -175,17 +175,19 @@ def claim_evaluations(
 ) -> list[EvaluationLease]:
     """Lease due evaluations of enabled rules, one per slot; rules take turns.
 
+    Each attempt is recorded with the revision of its rule that its lease tells of, whatever is applied meanwhile.
+
     Args:
         slots: One worker id per free slot.
         now: For tests, which move time instead of sleeping.
     """
     parameters = {"epoch": epoch, "slots": arrays.texts(slots), "ttl": timedelta(seconds=ttl_s), "now": now}
     rows = conn.execute(SQL["claim"], parameters).fetchall()
-    known = rules.by_ids(conn, {row["rule_id"] for row in rows}) if rows else {}
+    said = rules.revisions(conn, {(row["rule_id"], row["revision"]) for row in rows}) if rows else {}
     return [
         EvaluationLease(
             evaluation=_evaluation(row),
-            rule=known[row["rule_id"]],
+            rule=said[row["rule_id"], row["revision"]].rule,
             attempt=row["attempt"],
             lease_token=LeaseToken(row["lease_token"]),
             worker_id=WorkerId(row["worker_id"]),

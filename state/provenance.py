@@ -1,16 +1,15 @@
 """Where an alert event comes from, in database `state`: its rule, bundle and evaluation, and the versions that it read.
 
-Reads only. What the ledger keeps of a rule is its present state, so a change since the attempt is told.
+Reads only. Rule, bundle and datasets are those of the attempt that gave the event, whatever the rule says now.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final
 
 from state import bundles, evaluations, rules, views
 from state.cells import inputs_of
 from state.db import Connection, statements
-from trace_ray.alert_reports import BundleView, EvaluationView, Provenance, RuleReport
+from trace_ray.alert_reports import BundleView, EvaluationView, Provenance, RanRule
 from trace_ray.alerts import AlertEvent, Evaluation, Rule
 from trace_ray.bundle import signing
 from trace_ray.contracts import VersionId
@@ -27,22 +26,27 @@ def provenance(conn: Connection, event: AlertEvent) -> Provenance:
         return Provenance(None, None, None, (), exact=False)
     evaluation = source.evaluation
     task, attempts = views.attempts(conn, event.org_id, event.task_id)
-    report = rules.report(conn, event.org_id, source.rule.name, troubles=0)
-    began = next((one.started_at for one in attempts if one.attempt == event.attempt), None)
-    view = EvaluationView(evaluation, task, attempts, _changed(report, began))
-    read = _read(conn, evaluation, event.draft.block_number)
+    ran = _ran(conn, event)
+    read = _read(conn, evaluation, ran.said.revision, event.draft.block_number)
     explained = tuple(_explained(conn, event, version) for version in read)
     exact = inputs_of(read) == evaluation.inputs
-    return Provenance(report, _bundle(conn, source.rule), view, explained, exact=exact)
+    view = EvaluationView(evaluation, task, attempts)
+    return Provenance(ran, _bundle(conn, ran.said.rule), view, explained, exact=exact)
 
 
-def _changed(report: RuleReport, began: datetime | None) -> bool:
-    return began is None or report.updated_at > began
+def _ran(conn: Connection, event: AlertEvent) -> RanRule:
+    """Return the rule of an event as its attempt ran with it. The rule must exist."""
+    (row,) = conn.execute(SQL["ran"], {"task": event.task_id, "attempt": event.attempt})
+    recorded, newest = row["rule_revision"], row["newest"]
+    number = newest if recorded is None else recorded
+    return RanRule(
+        rules.revisions(conn, [(event.rule_id, number)])[event.rule_id, number], newest, recorded is not None
+    )
 
 
-def _read(conn: Connection, evaluation: Evaluation, block: int) -> list[VersionId]:
-    """Return the versions of the rule's datasets that hold a block in the evaluation's snapshot."""
-    parameters = {"rule": evaluation.rule_id, "block": block, "as_of": evaluation.as_of}
+def _read(conn: Connection, evaluation: Evaluation, revision: int, block: int) -> list[VersionId]:
+    """Return the versions of the revision's datasets that hold a block in the evaluation's snapshot."""
+    parameters = {"rule": evaluation.rule_id, "revision": revision, "block": block, "as_of": evaluation.as_of}
     return [VersionId(row["dataset_version"]) for row in conn.execute(SQL["read"], parameters)]
 
 

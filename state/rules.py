@@ -10,9 +10,9 @@ from typing import Final
 
 from psycopg.types.json import Jsonb
 
-from state import rule_changes
+from state import arrays, rule_changes
 from state.db import Connection, Row, statements
-from trace_ray.alert_reports import AppliedRule, EvaluationTrouble, RuleReport
+from trace_ray.alert_reports import AppliedRule, EvaluationTrouble, RuleReport, RuleRevision
 from trace_ray.alerts import Mode, Rule, RuleId, Severity, Throttle
 from trace_ray.contracts import BlockRange, DatasetUuid, OrgId, TaskId
 from trace_ray.errors import NotFound, RefusedInput
@@ -35,6 +35,8 @@ def apply(conn: Connection, rule: Rule, resolve: Resolve) -> AppliedRule:
     changes = tuple(rule_changes.sentences(rule, known))
     if changes:
         _save(conn, rule, watched)
+    if known is None or rule_changes.sentences(replace(rule, enabled=known.enabled), known):  # a pause is no revision
+        conn.execute(SQL["revise"], {"rule": rule.rule_id})
     return AppliedRule(rule, known is None, changes)
 
 
@@ -85,6 +87,19 @@ def by_ids(conn: Connection, ids: Collection[RuleId]) -> dict[RuleId, Rule]:
     """Return rules by their ids; those that do not exist are absent."""
     rows = conn.execute(SQL["find"], {"rules": list(ids), "org": None})
     return {RuleId(row["rule_id"]): _rule(row) for row in rows}
+
+
+def revisions(conn: Connection, wanted: Collection[tuple[RuleId, int]]) -> dict[tuple[RuleId, int], RuleRevision]:
+    """Return what rules said, by rule and revision; those that do not exist are absent.
+
+    Datasets have the names that they have now, and `enabled` says how the rule is now.
+    """
+    ids, numbers = [rule for rule, _ in wanted], [number for _, number in wanted]
+    rows = conn.execute(SQL["revisions"], {"rules": arrays.uuids(ids), "revisions": arrays.ints(numbers)})
+    return {
+        (RuleId(row["rule_id"]), row["revision"]): RuleRevision(_rule(row), row["revision"], row["applied_at"])
+        for row in rows
+    }
 
 
 def any_enabled(conn: Connection) -> bool:
@@ -178,7 +193,7 @@ def _rule(row: Row) -> Rule:
 
 
 def _report(row: Row, evaluations: dict[str, int]) -> RuleReport:
-    return RuleReport(_rule(row), row["created_at"], row["updated_at"], evaluations)
+    return RuleReport(_rule(row), row["revision"], row["created_at"], row["updated_at"], evaluations)
 
 
 def _trouble(row: Row) -> EvaluationTrouble:

@@ -172,6 +172,7 @@ def event_document(stored: StoredEvent) -> dict[str, object]:
 def _document(found: RuleReport) -> dict[str, object]:
     return {
         **rule_document(found.rule),
+        "revision": found.revision,
         "created_at": found.created_at.isoformat(),
         "updated_at": found.updated_at.isoformat(),
         "evaluations": {state: found.evaluations.get(state, 0) for state in STATES},

@@ -43,13 +43,26 @@ class EvaluationTrouble:
 
 @dataclass(frozen=True, slots=True)
 class RuleReport:
-    """A rule with its evaluations by state (queued, running, succeeded, dead, cancelled; absent when there is none)."""
+    """A rule with its evaluations by state (queued, running, succeeded, dead, cancelled; absent when there is none).
+
+    `revision` counts from 1, by one with each change of what the rule's file says.
+    """
 
     rule: Rule
+    revision: int
     created_at: datetime
     updated_at: datetime
     evaluations: Mapping[str, int]
     troubles: tuple[EvaluationTrouble, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRevision:
+    """What a rule said from `applied_at` until the next revision; `enabled` is as it is now."""
+
+    rule: Rule
+    revision: int
+    applied_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +102,40 @@ class BundleView:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationView:
-    """An evaluation with its attempts. `rule_changed`: since the attempt that gave the event began."""
+    """An evaluation with its attempts."""
 
     evaluation: Evaluation
     task: TaskView
     attempts: tuple[AttemptView, ...]
-    rule_changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RanRule:
+    """The rule as the attempt that gave an event ran with it.
+
+    `recorded`: whether the ledger knows; it does not of attempts older than its record, and has the newest revision
+    then. `newest`: number of the rule's newest revision.
+    """
+
+    said: RuleRevision
+    newest: int
+    recorded: bool
+
+    @property
+    def changed(self) -> bool | None:
+        """Whether the rule says something else now; None when nobody knows."""
+        return self.said.revision != self.newest if self.recorded else None
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """Where an event comes from; None where the ledger knows nothing.
 
-    `versions` hold the event's block and are those that the evaluation was pinned to; `exact`: all of them, by the
-    digest that the evaluation's id is made from.
+    `rule` and `bundle` are those that the attempt ran with. `versions` hold the event's block and are those that it
+    could read; `exact`: they are what the evaluation was planned for, by the digest that its id is made from.
     """
 
-    rule: RuleReport | None
+    rule: RanRule | None
     bundle: BundleView | None
     evaluation: EvaluationView | None
     versions: tuple[Explanation, ...]

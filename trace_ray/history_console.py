@@ -6,7 +6,7 @@ from typing import Any
 from rich.text import Text
 
 from trace_ray.alert_console import event_document, rule_document
-from trace_ray.alert_reports import AlertHistory, BundleView, EvaluationView, RuleReport, StoredEvent
+from trace_ray.alert_reports import AlertHistory, BundleView, EvaluationView, RanRule, StoredEvent
 from trace_ray.console import out, print_json, printable, say
 from trace_ray.delivery_console import delivery_document, print_deliveries
 from trace_ray.ledger_console import attempts_document, explanation_document, print_attempts, print_explanation
@@ -26,13 +26,11 @@ def print_history(found: AlertHistory, *, as_json: bool) -> None:
         return
     _print_rule(origin.rule)
     _print_bundle(origin.bundle)
-    if origin.evaluation.rule_changed:
-        say("The rule was changed after that attempt began: bundle and parameters may have been others")
     _print_evaluation(origin.evaluation)
     for one in origin.versions:
         print_explanation(one, as_json=False)
     if not origin.exact:
-        say("These are not all versions that the evaluation read: the rule names other datasets since")
+        say("The evaluation was planned for other versions: the rule named other datasets when the attempt began")
 
 
 def _print_event(stored: StoredEvent) -> None:
@@ -43,16 +41,21 @@ def _print_event(stored: StoredEvent) -> None:
     _line(f"  about      block {draft.block_number} {draft.block_hash} of chain {draft.chain_id}")
 
 
-def _print_rule(report: RuleReport) -> None:
-    rule = report.rule
-    _line(f"Rule {rule.name}: {rule.severity}, {rule.mode if rule.enabled else 'paused'}")
+def _print_rule(ran: RanRule) -> None:
+    rule, said = ran.said.rule, ran.said
+    _line(f"Rule {rule.name}: {rule.severity}, {rule.mode}")
+    _line(f"  revision   {said.revision}, applied {said.applied_at:%Y-%m-%d %H:%M:%S}")
     _line(f"  parameters {dict(rule.parameters)}")
     _line(f"  datasets   {', '.join(rule.datasets)}")
+    if not ran.recorded:
+        say("The attempt is older than the record of revisions: this is the newest one, and it may have had another")
+    elif ran.changed:
+        say(f"That is what the attempt ran with; `trace-ray alerts show {rule.name}` shows revision {ran.newest}")
 
 
 def _print_bundle(view: BundleView | None) -> None:
     if view is None:
-        say("The bundle that the rule is pinned to is not in the ledger")
+        say("The bundle that the rule was pinned to is not in the ledger")
         return
     bundle = view.bundle
     _line(f"Bundle {bundle.name}@{bundle.version}, sha256 {bundle.digest}{', revoked' if bundle.revoked_at else ''}")
@@ -81,7 +84,7 @@ def _document(found: AlertHistory) -> dict[str, Any]:
             "standing": found.block.standing,
             "reason": found.block.reason,
         },
-        "rule": _rule(origin.rule, origin.evaluation),
+        "rule": _rule(origin.rule),
         "bundle": _bundle(origin.bundle),
         "evaluation": _evaluation(origin.evaluation),
         "versions": [explanation_document(one) for one in origin.versions],
@@ -89,11 +92,12 @@ def _document(found: AlertHistory) -> dict[str, Any]:
     }
 
 
-def _rule(report: RuleReport | None, view: EvaluationView | None) -> Mapping[str, Any] | None:
-    if report is None:
+def _rule(ran: RanRule | None) -> Mapping[str, Any] | None:
+    if ran is None:
         return None
-    changed = view.rule_changed if view else None
-    return rule_document(report.rule) | {"updated_at": report.updated_at.isoformat(), "changed_since": changed}
+    said = ran.said
+    facts = {"revision": said.revision, "applied_at": said.applied_at.isoformat(), "recorded": ran.recorded}
+    return rule_document(said.rule) | facts | {"changed_since": ran.changed}
 
 
 def _bundle(view: BundleView | None) -> Mapping[str, Any] | None:

@@ -60,7 +60,8 @@ RETURNING task_id;
 -- Lease due evaluations of enabled rules whose bundle is not revoked, one per slot. Rules take turns, so that one with a
 -- long queue holds up no other. No lock is needed beside the fence's: what an operator cancels meanwhile is not queued.
 WITH q AS (
-  SELECT q.task_id, q.run_at, q.seq, row_number() OVER (PARTITION BY r.rule_id ORDER BY q.priority, q.run_at, q.seq) AS turn
+  SELECT q.task_id, r.revision, q.run_at, q.seq,
+    row_number() OVER (PARTITION BY r.rule_id ORDER BY q.priority, q.run_at, q.seq) AS turn
   FROM state.rules r
   CROSS JOIN LATERAL (
     SELECT task_id, priority, run_at, seq FROM state.tasks
@@ -70,7 +71,7 @@ WITH q AS (
     AND NOT EXISTS (
       SELECT FROM state.bundles b WHERE b.org_id = r.org_id AND b.digest = r.bundle AND b.revoked_at IS NOT NULL)),
 p AS (
-  SELECT task_id, row_number() OVER (ORDER BY turn, run_at, seq) AS slot
+  SELECT task_id, revision, row_number() OVER (ORDER BY turn, run_at, seq) AS slot
   FROM q ORDER BY turn, run_at, seq LIMIT cardinality(%(slots)b::text[])),
 c AS (
   UPDATE state.tasks t
@@ -78,11 +79,13 @@ c AS (
       lease_expires_at = clock_timestamp() + %(ttl)s::interval, lease_epoch = %(epoch)s::bigint
   FROM p
   WHERE t.task_id = p.task_id AND t.state = 'queued' AND state.leads(%(epoch)s::bigint)
-  RETURNING p.slot, t.task_id, t.job_id, t.range_start, t.range_end, t.attempt, t.lease_token, t.worker_id, t.payload),
+  RETURNING p.slot, p.revision, t.task_id, t.job_id, t.range_start, t.range_end, t.attempt, t.lease_token, t.worker_id,
+    t.payload),
 a AS (
-  INSERT INTO state.attempts (task_id, attempt, lease_token, epoch, worker_id, started_at)
-  SELECT task_id, attempt, lease_token, %(epoch)s::bigint, worker_id, clock_timestamp() FROM c)
-SELECT task_id, job_id AS rule_id, range_start, range_end, attempt, lease_token, worker_id, payload FROM c ORDER BY slot;
+  INSERT INTO state.attempts (task_id, attempt, lease_token, epoch, worker_id, started_at, rule_revision)
+  SELECT task_id, attempt, lease_token, %(epoch)s::bigint, worker_id, clock_timestamp(), revision FROM c)
+SELECT task_id, job_id AS rule_id, revision, range_start, range_end, attempt, lease_token, worker_id, payload
+FROM c ORDER BY slot;
 
 -- name: finish
 -- A running attempt of an evaluation succeeds. No row: it does not hold its task.

@@ -40,6 +40,27 @@ INSERT INTO state.rule_datasets (rule_id, position, dataset_uuid)
 SELECT %(rule)s::uuid, position, dataset_uuid
 FROM unnest(%(datasets)b::uuid[]) WITH ORDINALITY AS i(dataset_uuid, position);
 
+-- name: revise
+-- Keep what a rule says now as its next revision.
+WITH r AS (UPDATE state.rules SET revision = revision + 1 WHERE rule_id = %(rule)s::uuid RETURNING *)
+INSERT INTO state.rule_revisions (rule_id, revision, bundle, dataset_uuids, parameters, channels, severity, mode, timeout_s,
+  memory_mib, max_delivery_age_s, throttle_count, throttle_per_s)
+SELECT rule_id, revision, bundle,
+  ARRAY(SELECT dataset_uuid FROM state.rule_datasets w WHERE w.rule_id = r.rule_id ORDER BY position),
+  parameters, channels, severity, mode, timeout_s, memory_mib, max_delivery_age_s, throttle_count, throttle_per_s
+FROM r;
+
+-- name: revisions
+-- Revisions of rules; their datasets as they are named now, and whether the rule is enabled now.
+SELECT v.rule_id, v.revision, v.applied_at, r.org_id, r.name, r.enabled, r.yaml_hash, v.bundle, v.parameters, v.channels,
+  v.severity, v.mode, v.timeout_s, v.memory_mib, v.max_delivery_age_s, v.throttle_count, v.throttle_per_s,
+  ARRAY(
+    SELECT d.name FROM unnest(v.dataset_uuids) WITH ORDINALITY AS w(dataset_uuid, position)
+    JOIN state.datasets d USING (dataset_uuid) ORDER BY w.position) AS datasets
+FROM unnest(%(rules)b::uuid[], %(revisions)b::int[]) AS i(rule_id, revision)
+JOIN state.rule_revisions v USING (rule_id, revision)
+JOIN state.rules r USING (rule_id);
+
 -- name: set_enabled
 -- One row with what it was before, or none when there is no such rule.
 WITH b AS (SELECT rule_id, enabled FROM state.rules WHERE org_id = %(org)s::uuid AND name = %(name)s::text FOR UPDATE)

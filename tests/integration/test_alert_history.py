@@ -9,16 +9,18 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from state import bundles, datasets, rules
-from tests.bundles import key, make
+from state import bundles, datasets, rules, tasks
+from tests.bundles import FILES, key, make
 from tests.integration.query.conftest import hash_of
 from tests.integration.state import watching
+from tests.integration.state.ledger import NO_WAIT
 from tests.integration.test_access_commands import Shell
 from tests.integration.test_retract import World, forked, replaceable
-from trace_ray.alerts import DeliveryId, DeliveryKind, delivery_id, event_id
+from trace_ray.alerts import DeliveryId, DeliveryKind, Severity, delivery_id, event_id
+from trace_ray.bundle.archive import Packed
 from trace_ray.bundle.keys import keyid_of, public_bytes
 from trace_ray.bundle.manifest import Language
-from trace_ray.contracts import DEFAULT_ORG
+from trace_ray.contracts import DEFAULT_ORG, WorkerId
 from trace_ray.lite.postgres import LocalPostgres
 
 EVENT = event_id(DEFAULT_ORG, "k3")
@@ -65,6 +67,11 @@ def test_an_alert_is_explained_from_its_delivery_to_the_objects_that_were_read(e
     assert (sent["delivery_id"], sent["state"], sent["attempts"]) == (str(explained.delivery), "delivered", 1)
     assert (found["rule"]["rule"], found["rule"]["mode"], found["rule"]["severity"]) == ("watch", "live", "warning")
     assert (found["rule"]["parameters"], found["rule"]["changed_since"]) == ({"threshold": 5}, False)
+    assert (found["rule"]["revision"], found["rule"]["recorded"], found["rule"]["bundle"]) == (
+        2,
+        True,
+        explained.digest,
+    )
     assert (found["bundle"]["name"], found["bundle"]["version"]) == ("alarm", "1.0")
     assert found["bundle"]["sha256"] == explained.digest
     assert found["bundle"]["signers"] == [{"keyid": keyid_of(public_bytes(key())), "standing": "trusted"}]
@@ -128,17 +135,49 @@ def test_another_dataset_answers_when_that_of_blocks_is_out_of_sight_or_lost(exp
     }
 
 
-def test_a_rule_that_changed_since_is_told(explained: Explained) -> None:
+def change(explained: Explained, **changes: Any) -> None:
     conn = explained.world.ledger.conn
     with conn.transaction():
-        changed = replace(explained.world.rule, bundle=explained.digest, datasets=("devnet_logs",), parameters={})
+        changed = replace(explained.world.rule, **{"bundle": explained.digest, **changes})
         rules.apply(conn, changed, lambda _conn, _org, digest: digest)
+
+
+def test_an_event_is_explained_by_what_its_attempt_ran_with_whatever_the_rule_says_since(explained: Explained) -> None:
+    conn = explained.world.ledger.conn
+    before = explained.ask("k3")
+    other = make({**FILES, "more.py": Packed(b"", executable=False)}, version="2.0")
+    with conn.transaction():
+        bundles.push(conn, DEFAULT_ORG, other.digest, other.envelope)
+    change(explained, bundle=other.digest, datasets=("devnet_logs",), parameters={}, severity=Severity.CRITICAL)
+    found = explained.ask("k3")
+    assert found["rule"].pop("changed_since") is True
+    assert before["rule"].pop("changed_since") is False
+    assert found == before
+    assert (found["rule"]["parameters"], found["rule"]["datasets"]) == ({"threshold": 5}, ["devnet_blocks"])
     with conn.transaction():
         bundles.revoke(conn, DEFAULT_ORG, keyid_of(public_bytes(key())))
     done = explained.shell.run("alerts", "explain", "k3")
-    assert "The rule was changed after that attempt began" in done.stderr
-    assert "the rule names other datasets since" in done.stderr
+    assert "`trace-ray alerts show watch` shows revision 3" in done.stderr
+    assert "revision   2, applied" in done.stdout
     assert f"{keyid_of(public_bytes(key()))}, revoked" in done.stdout
+    conn.execute(b"UPDATE state.attempts SET rule_revision = NULL")  # as of an attempt that is older than the record
+    rule = explained.ask("k3")["rule"]
+    assert (rule["revision"], rule["recorded"], rule["changed_since"]) == (3, False, None)
+
+
+def test_an_attempt_that_ran_with_other_datasets_than_its_evaluation_was_planned_for_is_told(
+    explained: Explained,
+) -> None:
+    world = explained.world
+    change(explained, datasets=("devnet_logs",))
+    tasks.free(world.ledger.conn, world.ledger.epoch, [WorkerId("e/0.0")], policy=NO_WAIT)
+    lease = next(one for one in watching.claim(world.ledger, 9) if 13 in one.evaluation.blocks)
+    world.evaluate(lease, 13)
+    found = explained.ask("k13")
+    assert (found["rule"]["revision"], [one["dataset"] for one in found["versions"]]) == (3, ["devnet_logs"])
+    assert found["exact"] is False
+    said = explained.shell.run("alerts", "explain", "k13").stderr
+    assert "The evaluation was planned for other versions" in said
 
 
 def test_what_is_unknown_or_of_another_organisation_is_not_found(explained: Explained) -> None:

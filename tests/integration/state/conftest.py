@@ -6,7 +6,18 @@ from contextlib import ExitStack
 import pytest
 
 from state.db import Connection, connect
+from tests import pg
 from tests.integration.state.ledger import Ledger
+from trace_ray.lite.postgres import LocalPostgres
+
+
+@pytest.fixture
+def empty_url(postgres: LocalPostgres) -> str:
+    """A database that no migration has seen."""
+    url = pg.fresh_database(postgres)
+    name = url.split("?")[0].rsplit("/", 1)[1] + "_empty"
+    postgres.ensure_database(name)
+    return postgres.url(name)
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ UNFENCED = {
             *("evaluations.replay", "evaluations.restore"),
             *("readers.save", "readers.enable", "readers.set_read_roles"),
             *("rules.save", "rules.drop_datasets", "rules.add_datasets", "rules.set_enabled"),
+            "rules.revise",
             *("bundles.trust", "bundles.revoke_key", "bundles.push", "bundles.revoke_bundle", "bundles.sign_again"),
         ),
         OPERATOR,

@@ -12,25 +12,16 @@ from psycopg.types.json import Jsonb
 from state import db, jobs, migrate, tasks
 from state.db import Connection
 from state.migrate import Migration
-from tests import pg, schema
+from tests import schema
 from tests.conftest import wait_until
 from tests.integration.state import laws
 from tests.integration.state.ledger import POLICY, Ledger, failure, job, publication, stream
 from trace_ray.contracts import DEFAULT_ORG, Lease
 from trace_ray.errors import LedgerConflict, RefusedInput, SchemaAhead
-from trace_ray.lite.postgres import LocalPostgres
 from trace_ray.reports import JobState
 
 FIRST = Migration(1, "first", "CREATE TABLE one (x int);\n INSERT INTO one VALUES (1);")
 SECOND = Migration(2, "second", "INSERT INTO one VALUES (2);")
-
-
-@pytest.fixture
-def empty_url(postgres: LocalPostgres) -> str:
-    url = pg.fresh_database(postgres)
-    name = url.split("?")[0].rsplit("/", 1)[1] + "_empty"
-    postgres.ensure_database(name)
-    return postgres.url(name)
 
 
 def values(url: str) -> list[object]:
