@@ -1,4 +1,5 @@
-"""Removes what attempts left behind: staging directories of killed workers, and objects that were never committed.
+"""Removes what attempts left behind: staging directories of killed workers, objects that were never committed, and
+batches of drafts that the sink has kept or that nobody ever offered.
 
 A committed object is never touched. Only what is old, what nothing registers, and what no task can publish any more is
 deleted, and only in an object store that carries the id of this ledger (promise 1: nothing is lost, at any line).
@@ -18,6 +19,8 @@ from typing import Final
 from actors.expiry import sweep_audit, sweep_results
 from state import sweep
 from state.db import Database
+from state.sweep import Verdict
+from trace_ray.alerts import BATCHES, batch_name
 from trace_ray.config import RESULTS_KEPT_S, STAGING_KEPT_S, Settings, data_url, state_url
 from trace_ray.errors import ObjectMissing, RefusedInput
 from trace_ray.manifest import OBJECTS, object_name
@@ -35,13 +38,15 @@ ATTEMPTS: Final = "attempt-*"
 class Swept:
     """What was removed, or with `dry_run` would be. `kept` are old objects that are none of this ledger's business.
 
-    `results` are stored answers of queries, `audited` old rows of their audit.
+    `batches` are drafts of alert events, `bytes` theirs and those of `objects`. `results` are stored answers of
+    queries, `audited` old rows of their audit.
     """
 
     directories: int
     objects: int
     bytes: int
     kept: int
+    batches: int = 0
     results: int = 0
     audited: int = 0
 
@@ -141,36 +146,45 @@ class Sweeper:
         if self._owner() != mine:
             raise RefusedInput("the object store is not of this ledger: run `trace-ray up`, it says what to do")
         swept = Swept(directories, 0, 0, 0)
-        old = iter(self._old())
-        while page := list(islice(old, BATCH)):
-            swept = self._remove(page, swept, dry_run=dry_run)
+        for prefix, remove in ((OBJECTS, self._remove_objects), (BATCHES, self._remove_batches)):
+            old = iter(self._old(prefix))
+            while page := list(islice(old, BATCH)):
+                swept = remove(page, swept, dry_run=dry_run)
         results = sweep_results(self._answers, self._store, kept_s=RESULTS_KEPT_S, dry_run=dry_run)
         audited = sweep_audit(self._answers, kept_s=self._audit_kept_s, dry_run=dry_run)
         swept = replace(swept, results=results, audited=audited)
-        facts = {"directories": directories, "objects": swept.objects, "results": results, "audited": audited}
+        facts = {"directories": directories, "objects": swept.objects, "batches": swept.batches}
+        facts |= {"results": results, "audited": audited}
         if any(facts.values()):
             facts["bytes"] = swept.bytes
             logger.info("swept", extra=facts)
         return swept
 
-    def _old(self) -> Iterable[StoredObject]:
+    def _old(self, prefix: str) -> Iterable[StoredObject]:
         before = datetime.now(UTC) - timedelta(seconds=self._kept_s)
-        return (found for found in self._store.list(OBJECTS) if found.modified_at < before)
+        return (found for found in self._store.list(prefix) if found.modified_at < before)
 
-    def _remove(self, page: Sequence[StoredObject], swept: Swept, *, dry_run: bool) -> Swept:
-        sizes = {found.key: found.bytes for found in page}
+    def _remove_objects(self, page: Sequence[StoredObject], swept: Swept, *, dry_run: bool) -> Swept:
         names = [name for found in page if (name := object_name(found.key)) is not None]
         with self._database.transaction() as conn:  # what is deleted under its locks, no task can publish meanwhile
             verdicts = sweep.judge(conn, names) if names else []
-            garbage = [verdict.key for verdict in verdicts if verdict.garbage]
-            for key in [] if dry_run else garbage:
-                self._store.delete(key)
-        return Swept(
-            swept.directories,
-            swept.objects + len(garbage),
-            swept.bytes + sum(sizes[key] for key in garbage),
-            swept.kept + len(page) - len(garbage) - sum(verdict.registered for verdict in verdicts),
-        )
+            garbage = self._delete(verdicts, dry_run=dry_run)
+        swept = _counted(swept, page, verdicts)
+        return replace(swept, objects=swept.objects + garbage)
+
+    def _remove_batches(self, page: Sequence[StoredObject], swept: Swept, *, dry_run: bool) -> Swept:
+        names = [name for found in page if (name := batch_name(found.key)) is not None]
+        with self._database.transaction() as conn:
+            verdicts = sweep.judge_batches(conn, names) if names else []
+        garbage = self._delete(verdicts, dry_run=dry_run)  # what is garbage once, is so for good
+        swept = _counted(swept, page, verdicts)
+        return replace(swept, batches=swept.batches + garbage)
+
+    def _delete(self, verdicts: Sequence[Verdict], *, dry_run: bool) -> int:
+        garbage = [verdict.key for verdict in verdicts if verdict.garbage]
+        for key in [] if dry_run else garbage:
+            self._store.delete(key)
+        return len(garbage)
 
     def _owner(self) -> str | None:
         with tempfile.TemporaryDirectory(prefix="trace-ray-") as directory:
@@ -186,3 +200,13 @@ class Sweeper:
             path = Path(directory) / "owner"
             path.write_text(mine + "\n", encoding="utf-8")
             self._store.put(path, OWNER)
+
+
+def _counted(swept: Swept, page: Sequence[StoredObject], verdicts: Sequence[Verdict]) -> Swept:
+    """Add the bytes of what is garbage, and how much of a page is none of the ledger's business."""
+    sizes = {found.key: found.bytes for found in page}
+    return replace(
+        swept,
+        bytes=swept.bytes + sum(sizes[verdict.key] for verdict in verdicts if verdict.garbage),
+        kept=swept.kept + len(page) - sum(verdict.garbage or verdict.registered for verdict in verdicts),
+    )

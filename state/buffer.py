@@ -17,7 +17,7 @@ from state import tasks
 from state.db import Connection, Row, statements, storable
 from state.judge import Reason
 from state.tasks import Settlement
-from trace_ray.contracts import AttemptKey, Epoch
+from trace_ray.contracts import AttemptKey, Epoch, TaskId
 from trace_ray.errors import NotFound
 from trace_ray.ledger_reports import DeadLetter, QueueDepth
 from trace_ray.retry import RetryPolicy
@@ -36,11 +36,16 @@ class Batch:
 
     @property
     def idempotency_key(self) -> str:
-        return f"{self.attempt.task_id}:{self.attempt.attempt}:{self.batch_uri}"
+        return idempotency_key(self.attempt.task_id, self.attempt.attempt, self.batch_uri)
 
     @property
     def message_id(self) -> UUID:
         return uuid5(self.attempt.task_id, self.idempotency_key)
+
+
+def idempotency_key(task_id: TaskId, attempt: int, batch_uri: str) -> str:
+    """Return the name of the message that an attempt's batch becomes."""
+    return f"{task_id}:{attempt}:{batch_uri}"
 
 
 @dataclass(frozen=True, slots=True)

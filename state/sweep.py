@@ -1,7 +1,7 @@
 """What of the object store is the ledger's: where its objects lie, and which objects nothing can ever need again.
 
 The caller owns the transaction and deletes inside it: the locks keep every task that could offer the object from
-beginning again meanwhile.
+beginning again meanwhile. Batches of drafts need no lock.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from state.db import Connection, statements
+from state import arrays, buffer
+from state.db import Connection, Row, statements
+from trace_ray.alerts import BatchName
 from trace_ray.errors import RefusedInput
 from trace_ray.manifest import ObjectName
 
@@ -48,7 +50,10 @@ def hold(conn: Connection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What may become of one object: `registered` ones are part of a version, `garbage` nothing can need again."""
+    """What may become of one object. `garbage`: nothing can need it again.
+
+    `registered`: it is part of a version, or of a message that is not handled.
+    """
 
     key: str
     registered: bool
@@ -68,5 +73,23 @@ def judge(conn: Connection, objects: Sequence[ObjectName]) -> list[Verdict]:
         "ends": [one.blocks.end for one in objects],
         "versions": [one.dataset_version for one in objects],
     }
-    rows = conn.execute(SQL["judge"], parameters)
-    return [Verdict(row["key"], row["registered"], row["ended"] and not row["registered"]) for row in rows]
+    return [_verdict(row) for row in conn.execute(SQL["judge"], parameters)]
+
+
+def judge_batches(conn: Connection, batches: Sequence[BatchName]) -> list[Verdict]:
+    """Judge old batches of drafts.
+
+    One is garbage when its attempt is over and no message stands for it: the sink has kept its events, or nobody ever
+    offered it. A batch of an evaluation that is unknown to this ledger is never garbage.
+    """
+    parameters = {
+        "keys": arrays.texts(one.key for one in batches),
+        "tasks": arrays.uuids(one.task_id for one in batches),
+        "attempts": arrays.ints([one.attempt for one in batches]),
+        "messages": arrays.texts(buffer.idempotency_key(one.task_id, one.attempt, one.key) for one in batches),
+    }
+    return [_verdict(row) for row in conn.execute(SQL["judge_batches"], parameters)]
+
+
+def _verdict(row: Row) -> Verdict:
+    return Verdict(row["key"], row["registered"], row["ended"] and not row["registered"])

@@ -6,6 +6,7 @@ events of them, and adds organisation and rule from the ledger, never from the d
 delivery.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +21,10 @@ EventId = NewType("EventId", UUID)
 DeliveryId = NewType("DeliveryId", UUID)
 
 QUEUE = "alerts"  # the buffer queue between evaluations and the sink
+BATCHES = "batches/"  # every batch of drafts lies under it
+BATCH_KEY = re.compile(
+    r"batches/(?P<task>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/(?P<attempt>[1-9][0-9]{0,8})/udf\.jsonl"
+)
 
 
 class Severity(StrEnum):
@@ -108,7 +113,22 @@ class EvaluationLease:
 
 def batch_key(task_id: TaskId, attempt: int) -> str:
     """Return the key of the object that holds an attempt's drafts."""
-    return f"batches/{task_id}/{attempt}/udf.jsonl"
+    return f"{BATCHES}{task_id}/{attempt}/udf.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchName:
+    """What the key of an attempt's drafts says."""
+
+    key: str
+    task_id: TaskId
+    attempt: int
+
+
+def batch_name(key: str) -> BatchName | None:
+    """Read a key that `batch_key` made; None for any other."""
+    match = BATCH_KEY.fullmatch(key)
+    return None if match is None else BatchName(key, TaskId(UUID(match["task"])), int(match["attempt"]))
 
 
 @dataclass(frozen=True, slots=True)

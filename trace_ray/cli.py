@@ -247,13 +247,13 @@ def repair_command(name: str, check_objects: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--older-than", "hours", default=24.0, show_default=True, type=click.FloatRange(1), help="In hours.")
 def sweep_command(dry_run: bool, hours: float) -> None:
-    """Remove what lost attempts left: staging directories, and objects that were never published."""
+    """Remove what attempts left: staging directories, objects that were never published, drafts that are done with."""
     settings = settings_here()
     swept = for_stack(settings, kept_s=hours * 3600).sweep(dry_run=dry_run)
     say(
-        f"{'Would remove' if dry_run else 'Removed'} {swept.objects} unpublished objects ({swept.bytes:,} bytes) and "
-        f"{swept.directories} staging directories, {swept.results} expired answers of queries and {swept.audited} old "
-        f"rows of the audit; {swept.kept} old objects are not this ledger's to judge"
+        f"{'Would remove' if dry_run else 'Removed'} {swept.objects} unpublished objects and {swept.batches} batches "
+        f"of drafts ({swept.bytes:,} bytes), {swept.directories} staging directories, {swept.results} expired answers "
+        f"of queries and {swept.audited} old rows of the audit; {swept.kept} old objects are in use or unknown here"
     )
 
 

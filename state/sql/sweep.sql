@@ -34,3 +34,16 @@ SELECT i.key, coalesce(n.tasks = e.ended, false) AS ended,
 FROM i
 LEFT JOIN n USING (dataset_uuid, range_start, range_end)
 LEFT JOIN e USING (dataset_uuid, range_start, range_end);
+
+-- name: judge_batches
+-- What the ledger knows of batches of drafts: whether a message that is not handled, or a dead letter, stands for one, and
+-- whether its attempt is over: a later one began, or its evaluation has ended. A lost attempt whose evaluation is queued is
+-- not over, since a new term may adopt it. One statement, so that a message on its way from queue to dead letters, or back,
+-- is always seen. Nothing is locked: an attempt that is over never offers a batch again.
+SELECT i.key,
+  coalesce(t.attempt > i.attempt OR (t.attempt = i.attempt AND t.state IN ('succeeded', 'dead', 'cancelled')), false) AS ended,
+  EXISTS (SELECT FROM state.buffer_queue q WHERE q.idempotency_key = i.message)
+    OR EXISTS (SELECT FROM state.buffer_dead_letters d WHERE d.idempotency_key = i.message) AS registered
+FROM unnest(%(keys)b::text[], %(tasks)b::uuid[], %(attempts)b::int[], %(messages)b::text[])
+  AS i(key, task_id, attempt, message)
+LEFT JOIN state.tasks t ON t.task_id = i.task_id AND t.kind = 'evaluation';

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from trace_ray import drafts
 from trace_ray.alerts import (
+    BatchName,
     DeliveryKind,
     Evaluation,
     EvaluationLease,
@@ -19,6 +20,7 @@ from trace_ray.alerts import (
     RuleId,
     Severity,
     batch_key,
+    batch_name,
     delivery_id,
     event_id,
     rule_id,
@@ -256,6 +258,9 @@ def test_identities_are_made_of_their_causes() -> None:
 def test_an_attempts_batch_has_a_place_of_its_own() -> None:
     task = TaskId(UUID(int=5))
     assert batch_key(task, 2) == f"batches/{task}/2/udf.jsonl"
+    assert batch_name(batch_key(task, 2)) == BatchName(batch_key(task, 2), task, 2)
+    for other in (f"batches/{task}/02/udf.jsonl", f"batches/{task}/0/udf.jsonl", f"batches/{task}/2/udf.jsonl.part"):
+        assert batch_name(other) is None
     lease = EvaluationLease(
         evaluation=Evaluation(task, RULE, CHAIN, BLOCKS, 1, "x"),
         rule=SOME_RULE,
