@@ -5,21 +5,9 @@ from dataclasses import replace
 from state import evaluations, rules, tasks
 from state.judge import Reason
 from tests.integration.state.ledger import NO_WAIT, Ledger, job, publication
-from tests.integration.state.watching import batch, claim, complete, drain, rule, watch
+from tests.integration.state.watching import batch, claim, complete, drain, fail, rule, states, watch
 from trace_ray.alerts import EvaluationLease, Rule
-from trace_ray.contracts import DEFAULT_ORG, Failure
-
-
-def states(ledger: Ledger, one: Rule) -> list[str]:
-    query = b"SELECT state FROM state.tasks WHERE kind = 'evaluation' AND job_id = %s::uuid ORDER BY range_start"
-    return [str(row["state"]) for row in ledger.rows(query, one.rule_id)]
-
-
-def fail(ledger: Ledger, lease: EvaluationLease, *, retryable: bool) -> None:
-    failures = [Failure(lease.key, "user_error", "user_error: KeyError", retryable)]
-    with ledger.conn.transaction():
-        (settled,) = evaluations.fail_evaluations(ledger.conn, ledger.epoch, failures, policy=NO_WAIT)
-    assert settled.accepted
+from trace_ray.contracts import DEFAULT_ORG
 
 
 def retry(ledger: Ledger, one: Rule) -> int:
@@ -60,7 +48,7 @@ def test_what_is_put_back_may_spend_all_attempts_again_and_counts_on(ledger: Led
         found = claim(ledger, 9)
         assert [one.attempt for one in found] == [attempt] * 2
         for one in found:
-            fail(ledger, one, retryable=True)
+            fail(ledger, one)
         assert states(ledger, rule()) == [end, "succeeded", end]
     assert retry(ledger, rule()) == 2
     for one in claim(ledger, 9):

@@ -13,7 +13,7 @@ from actors.sweeper import Sweeper
 from state import buffer, evaluations, rules, tasks
 from state.db import Database
 from tests.integration.state.ledger import NO_WAIT, Ledger, job
-from tests.integration.state.watching import backfill, batch, claim, complete, drain, rule, watch
+from tests.integration.state.watching import backfill, batch, claim, complete, drain, fail, rule, watch
 from trace_ray.alerts import BATCHES, QUEUE, EvaluationLease, TaskId, batch_key, batch_name
 from trace_ray.contracts import DEFAULT_ORG, Failure
 from trace_ray.storage import ObjectStore, open_store
@@ -60,11 +60,6 @@ class World:
         assert complete(self.ledger, lease, batch(lease, DRAFTS)).accepted
         return key
 
-    def fail(self, lease: EvaluationLease, *, retryable: bool) -> None:
-        with self.ledger.conn.transaction():
-            failures = [Failure(lease.key, "crash", "crash", retryable)]
-            evaluations.fail_evaluations(self.ledger.conn, self.ledger.epoch, failures, policy=NO_WAIT)
-
     def sunk(self, limit: int = 1) -> list[buffer.Delivery]:
         with self.ledger.conn.transaction():
             return buffer.receive(self.ledger.conn, QUEUE, limit, 0.0)
@@ -104,12 +99,12 @@ def test_a_batch_goes_when_the_sink_has_kept_it_and_stays_as_long_as_it_may_ask_
 def test_what_an_attempt_left_goes_when_it_is_over_for_good(world: World) -> None:
     lease, first = world.lease()
     assert world.sweep() == {first}
-    world.fail(lease, retryable=True)
+    fail(world.ledger, lease)
     assert world.sweep() == {first}
     again, second = world.lease()
     assert again.evaluation == lease.evaluation
     assert world.sweep() == {second}
-    world.fail(again, retryable=False)
+    fail(world.ledger, again, retryable=False)
     assert world.sweep() == set()
 
 
@@ -168,7 +163,8 @@ class Chaos:
 
     def crash(self) -> None:
         if self.held:
-            self.world.fail(self.chance.choice(self.held), retryable=self.chance.random() < 0.5)
+            failure = Failure(self.chance.choice(self.held).key, "crash", "crash", self.chance.random() < 0.5)
+            evaluations.fail_evaluations(self.conn, self.world.ledger.epoch, [failure], policy=NO_WAIT)
 
     def lose(self) -> None:
         self.conn.execute(b"UPDATE state.tasks SET lease_expires_at = '-infinity' WHERE state = 'running'")

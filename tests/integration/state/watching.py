@@ -4,13 +4,13 @@ from dataclasses import replace
 from hashlib import sha256
 
 from actors.dispatcher import HANDLERS
-from state import evaluations, outbox, rules
+from state import buffer, evaluations, outbox, rules
 from state.db import Connection
 from state.tasks import Settlement
-from tests.integration.state.ledger import POLICY, Ledger
+from tests.integration.state.ledger import NO_WAIT, POLICY, Ledger, job
 from trace_ray.alert_reports import AppliedRule
-from trace_ray.alerts import EvaluationLease, EventBatch, Mode, Rule, Severity, batch_key
-from trace_ray.contracts import DEFAULT_ORG, BlockRange, OrgId, WorkerId
+from trace_ray.alerts import QUEUE, EvaluationLease, EventBatch, Mode, Rule, Severity, batch_key
+from trace_ray.contracts import DEFAULT_ORG, BlockRange, Failure, OrgId, WorkerId
 from trace_ray.errors import NotFound
 
 BUNDLES = {"watcher": "ab" * 32, "watcher@2": "cd" * 32}
@@ -95,3 +95,32 @@ def planned(ledger: Ledger, one: Rule) -> list[tuple[int, int]]:
 
 def of_other(one: Rule, org_id: OrgId) -> Rule:
     return replace(one, org_id=org_id)
+
+
+def ready(ledger: Ledger, *, to_block: int = 300) -> Rule:
+    """Publish ranges of 100 blocks under a rule that looks at each, and plan."""
+    ledger.sync(job("blocks", to_block=to_block))
+    watch(ledger, rule())
+    ledger.drain_once()
+    drain(ledger)
+    return rule()
+
+
+def fail(ledger: Ledger, lease: EvaluationLease, *, retryable: bool = True, infra: bool = False) -> None:
+    """End an attempt with a failure that counts."""
+    failures = [Failure(lease.key, "timeout", "timeout: 30 s", retryable, infra=infra)]
+    with ledger.conn.transaction():
+        (settled,) = evaluations.fail_evaluations(ledger.conn, ledger.epoch, failures, policy=NO_WAIT)
+    assert settled.accepted
+
+
+def states(ledger: Ledger, one: Rule | None = None) -> list[str]:
+    """Return the states of the evaluations of a rule, `watch` by default, in order of their blocks."""
+    query = b"SELECT state FROM state.tasks WHERE kind = 'evaluation' AND job_id = %s::uuid ORDER BY range_start"
+    return [str(row["state"]) for row in ledger.rows(query, (one or rule()).rule_id)]
+
+
+def messages(ledger: Ledger) -> list[buffer.Delivery]:
+    """Return what the sink would receive, and leave it there."""
+    with ledger.conn.transaction(force_rollback=True):
+        return buffer.receive(ledger.conn, QUEUE, 10, 60.0)
