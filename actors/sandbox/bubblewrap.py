@@ -17,12 +17,12 @@ from actors.sandbox import limits as caps
 from actors.sandbox.cgroup import Group, Hierarchy
 from actors.sandbox.launch import TASK_ROOT, Door, Launched, LaunchFailed, Order, check_task, end, failure, log_pipe
 from actors.sandbox.spawner import Command, Spawner
-from actors.sandbox.tree import Tree
+from actors.sandbox.tree import BOOTSTRAP_ROOT, Tree
 
 TMP: Final = "/tmp"  # noqa: S108  its own, inside
 DEVICES: Final = tuple(Path("/dev") / name for name in ("null", "zero", "full", "random", "urandom", "tty"))
 INNER_UID: Final = "1000"
-PYTHON: Final = ("/opt/python/bin/python3", "-P", "-s", "-S", "/opt/trace_ray/init.py")
+PYTHON: Final = ("/opt/python/bin/python3", "-P", "-s", "-S", f"{BOOTSTRAP_ROOT}/init.pyc")
 INSTALL: Final = "install bubblewrap 0.8 or newer (on Debian: apt-get install bubblewrap)"
 
 
@@ -84,7 +84,7 @@ class Bubblewrap:
             self._bwrap,
             *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"),
             *("--clearenv", "--cap-drop", "ALL", "--hostname", "udf", "--uid", INNER_UID, "--gid", INNER_UID),
-            *("--ro-bind", str(self._tree.root), "/", "--ro-bind", str(self._tree.bootstraps), "/opt/trace_ray"),
+            *("--ro-bind", str(self._tree.root), "/", "--ro-bind", str(self._tree.bootstraps), BOOTSTRAP_ROOT),
             *("--ro-bind", order.task, TASK_ROOT, "--dev", "/dev"),
             *("--size", str(order.limits.tmp), "--tmpfs", TMP),
             *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", TMP, "--seccomp", str(filter_end)),

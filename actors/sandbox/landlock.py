@@ -74,7 +74,7 @@ class Landlock:
         }
         python = self._tree.root / "opt/python/bin/python3"
         loader = [str(self._tree.loader), "--library-path", str(self._tree.libraries), str(python)]
-        return [*loader, "-P", "-s", "-S", str(self._tree.bootstraps / "enter.py"), json.dumps(given)]
+        return [*loader, "-P", "-s", "-S", str(self._tree.bootstraps / "enter.pyc"), json.dumps(given)]
 
 
 def _environment(order: Order) -> dict[str, str]:

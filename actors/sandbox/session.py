@@ -63,6 +63,7 @@ class Session:
         self._limits = work.invocation.limits
         self._api.give(work)
         began = time.monotonic()
+        self._next_look = began + caps.POLL_S
         end: End | None = None
         while end is None:
             ended = self._turn()

@@ -4,8 +4,6 @@ Speaks the AWS Lambda Runtime API over `AWS_LAMBDA_RUNTIME_API`, or over the inh
 authors see is `handler(event, context)` with `context.trace.query(...)` and `context.trace.emit([...])`.
 """
 
-from __future__ import annotations
-
 import _json
 import _socket
 import os
@@ -33,7 +31,7 @@ class TraceError(Exception):
 class Rows(list):  # pyright: ignore[reportMissingTypeArgument]  a subscript would import typing
     """Rows of an answer, each a dict. `columns`: name and type of each; `truncated`: there are more rows."""
 
-    columns: Any = ()
+    columns: "Any" = ()
     truncated = False
 
 
@@ -115,7 +113,7 @@ class Trace:
         dataset_id: str | None = None,
         limit: int | None = None,
         format: str = "json",  # noqa: A002  what handlers write
-    ) -> Any:
+    ) -> "Any":
         """Return `Rows`, or with format "arrow" the bytes of an Arrow IPC stream. Raises TraceError."""
         asked = {"sql": sql, "dataset_id": dataset_id, "limit": limit, "format": format}
         given = _dumps({name: value for name, value in asked.items() if value is not None}).encode()
@@ -128,7 +126,7 @@ class Trace:
         rows.columns, rows.truncated = answer["columns"], bool(answer.get("truncated"))
         return rows
 
-    def emit(self, events: Iterable[Any]) -> None:
+    def emit(self, events: "Iterable[Any]") -> None:
         """Hand over events (dicts). They leave only when the handler succeeds. Raises TraceError."""
         lines = [_dumps(event) for event in events]
         if lines:
@@ -175,21 +173,21 @@ class _Plain:
 _scan = _json.make_scanner(_Plain)  # pyright: ignore  `json` itself imports `re`: a third of the start
 
 
-def _loads(body: bytes) -> Any:
+def _loads(body: bytes) -> "Any":
     return _scan(body.decode("utf-8").strip(" \t\r\n"), 0)[0]
 
 
-def _dumps(value: Any) -> str:
+def _dumps(value: "Any") -> str:
     """Return JSON without blanks; NaN, cycles and what is no JSON raise ValueError or TypeError."""
     quote = _json.encode_basestring_ascii
     return "".join(_json.make_encoder({}, _no_json, quote, None, ":", ",", False, False, False)(value, 0))  # pyright: ignore  as above
 
 
-def _no_json(value: Any) -> Any:
+def _no_json(value: "Any") -> "Any":
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
-def _told(error: BaseException) -> dict[str, Any]:
+def _told(error: BaseException) -> "dict[str, Any]":
     """Return an exception as Lambda's error document."""
     import traceback
 
@@ -206,7 +204,7 @@ def _post_error(client: Client, path: str, error: BaseException) -> None:
     client.call("POST", path, body)
 
 
-def _load(client: Client) -> Callable[[Any, Any], Any]:
+def _load(client: Client) -> "Callable[[Any, Any], Any]":
     """Import the handler. A sandbox that was started ahead is told only now which one."""
     if os.environ["_HANDLER"] == "-":
         _, _, body = client.call("GET", "/trace/v1/handler")

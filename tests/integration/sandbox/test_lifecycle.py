@@ -72,6 +72,20 @@ def test_busy_machine_says_so(bundles: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert none_free.invoke(order, arena.Asker(), never).outcome is OutcomeKind.OK
 
 
+@pytest.mark.parametrize(("backend", "first"), [(Bubblewrap, "init"), (Landlock, "enter")])
+def test_nothing_but_the_handler_is_compiled_in_a_sandbox(
+    bundles: Path, backend: type[Bubblewrap | Landlock], first: str
+) -> None:
+    """What runs before it is there as bytecode, which names no path of the host; ours is not compared with a source."""
+    invoker = arena.supervisor(backend(arena.open_tree(), arena.groups(), Spawner()))
+    result = arena.run(invoker, arena.bundle("frames", bundles), {})
+    told = json.loads(result.response)
+    own = [f"/opt/trace_ray/{name}.py" for name in ("bootstrap", first)]
+    assert [Path(path).name for path in told["files"][:1]] == ["main.py"]
+    assert list(dict.fromkeys(told["files"][1:])) == own
+    assert (told["compiled"][0], len(told["compiled"])) == ("01000000", 2)
+
+
 def test_many_at_once_do_not_meet(ours: RuntimeInvoker, bundles: Path) -> None:
     bundle = arena.bundle("lambda_payload", bundles)
 

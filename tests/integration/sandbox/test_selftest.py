@@ -107,7 +107,7 @@ def test_home_that_sandboxes_cannot_reach_is_refused(tmp_path: Path) -> None:
 
 def test_changed_runtime_tree_is_refused(tmp_path: Path) -> None:
     made = tree.open_tree(tmp_path, node=None)
-    victim = made.bootstraps / "init.py"
+    victim = made.bootstraps / "init.pyc"
     victim.chmod(0o644)
     victim.write_text("print('mine')", encoding="ascii")
     with pytest.raises(tree.TreeUnavailable, match="has been changed"):

@@ -1,7 +1,7 @@
 import os
 
 PLACES = ["/", "/var/task", "/opt/python/lib", "/opt/trace_ray", "/dev", "/dev/shm", "/lib64", "/usr", "/etc", "/proc"]
-FILES = ["/proc/sys/kernel/core_pattern", "/proc/self/oom_score_adj", "/var/task/main.py", "/opt/trace_ray/init.py"]
+FILES = ["/proc/sys/kernel/core_pattern", "/proc/self/oom_score_adj", "/var/task/main.py", "/opt/trace_ray/init.pyc"]
 
 
 def handler(event, context):
