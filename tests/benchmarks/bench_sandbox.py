@@ -1,11 +1,13 @@
 """How fast sandboxes start, follow one another, and move rows: `python -m tests.benchmarks.bench_sandbox [--quick]`.
 
 All cells of a round follow one another in random order; figures are medians, and ratios to starting `bwrap true` in the
-same run, because machines differ and are busy. A leak check follows the sustained part.
+same run, because machines differ and are busy. A leak check follows the sustained part, whose bound is measured beside
+it: the processor time of the same walls around a program that does nothing, and around an empty interpreter.
 """
 
 import argparse
 import json
+import os
 import random
 import shutil
 import statistics
@@ -19,15 +21,28 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from actors.sandbox import slots
+from actors.sandbox import bubblewrap, slots
+from actors.sandbox.bubblewrap import Bubblewrap
 from actors.sandbox.invoker import QueryAnswer, QueryCall
+from actors.sandbox.launch import Order
+from actors.sandbox.spawner import Spawner
 from actors.sandbox.supervisor import Supervisor
+from tests.benchmarks import cpu
 from tests.integration.sandbox import arena
 from trace_ray.alerts import Invocation, SandboxLimits
 
 ROUNDS: Final = 30
 ROWS: Final = 100_000
 SUSTAINED_S: Final = 15.0
+SUSTAINED_TARGET: Final = 100  # tasks a second on 2 cores
+BATCH: Final = 10  # starts between two looks at the clock of the processors
+SETTLE_S: Final = 0.05  # what is dead is cleared away a moment later, and counts
+TASK: Final = "a fresh Python task"
+WALLED: Final = "the same walls around an empty interpreter"
+BARE: Final = "the same walls around a program that does nothing"
+SUPERVISOR: Final = "of it: the supervisor"
+EMPTY_PYTHON: Final = ("/opt/python/bin/python3", "-I", "-S", "-c", "pass")
+NOTHING: Final = ("/lib64/ld-linux-x86-64.so.2", "--version")
 CLIENT: Final = Path(arena.__file__).parent / "clients" / "bootstrap.rs"
 TARGETS: Final = {"cold python": 60, "cold node": 90, "cold program": 40, "waiting python": 5}  # ms
 PYTHON: Final = """
@@ -54,11 +69,35 @@ def answer() -> bytes:
     return json.dumps({"columns": columns, "rows": rows, "truncated": False}).encode()
 
 
+class Floors:
+    """The walls of a real sandbox, its uid included, around other programs. No control group: that makes it cheaper."""
+
+    def __init__(self, directory: Path) -> None:
+        self._backend = Bubblewrap(arena.open_tree(), None, Spawner())
+        slot = slots.Slots(arena.SLOTS, first=2 * arena.SLOTS).take()
+        if slot is None:
+            raise SystemExit("another benchmark runs: wait for its end")
+        task = directory / "nothing"
+        task.mkdir()
+        self._order = Order(slot, "python", str(task), SandboxLimits(), {"LANG": "C.UTF-8"})
+
+    def start(self, *program: str) -> None:
+        door = self._backend._door.arguments(self._order, None)
+        filter_end = bubblewrap._filled_pipe(self._backend._filter)
+        walls = self._backend._walls(self._order, filter_end)
+        command = [*door, *walls, "--", *program]
+        try:
+            subprocess.run(command, check=True, pass_fds=(filter_end,), stdout=subprocess.DEVNULL)
+        finally:
+            os.close(filter_end)
+
+
 class Bench:
     """One supervisor without and one with sandboxes that wait; bundles of each language."""
 
     def __init__(self, directory: Path) -> None:
         self.cold, self.warm = arena.supervisor(), arena.supervisor()
+        self.floors = Floors(directory)
         self.warm.start_pool(directory / "waiting", count=2)
         self._answer = answer()
         self._bundles = {"python": directory / "python", "node": directory / "node"}
@@ -99,7 +138,8 @@ class Bench:
         return self.call(self.warm, language)
 
     def close(self) -> None:
-        self.warm.close()
+        """Return when all sandboxes are cleared away."""
+        self.cold.close()
 
 
 def bwrap_true() -> float:
@@ -123,12 +163,12 @@ def latencies(bench: Bench, rounds: int) -> dict[str, list[float]]:
     return taken
 
 
-def sustained(bench: Bench, seconds: float) -> tuple[float, str]:
-    """Return tasks a second in fresh sandboxes, two at a time, and what was left afterwards."""
-    _drive(bench, 1.0)  # from now on the threads that clear away are there
+def sustained(bench: Bench, seconds: float, places: int) -> tuple[float, str]:
+    """Return tasks a second in fresh sandboxes, so many at a time, and what was left afterwards."""
+    _drive(bench, 1.0, places)  # from now on the threads that clear away are there
     time.sleep(1.0)
     before = (len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
-    rate = _drive(bench, seconds)
+    rate = _drive(bench, seconds, places)
     time.sleep(1.0)  # what is dead is cleared away behind the caller's back
     after = (len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
     leaked = [name for name, old, new in zip(("descriptors", "threads"), before, after, strict=True) if new > old]
@@ -136,17 +176,17 @@ def sustained(bench: Bench, seconds: float) -> tuple[float, str]:
     return rate, ", ".join(leaked) or "nothing"
 
 
-def _drive(bench: Bench, seconds: float) -> float:
+def _drive(bench: Bench, seconds: float, places: int) -> float:
     """Return tasks a second."""
-    began, counts = time.monotonic(), [0, 0]
+    began, counts = time.monotonic(), [0] * places
 
     def work(place: int) -> None:
         while time.monotonic() < began + seconds:
             bench.call(bench.cold, "python")
             counts[place] += 1
 
-    with ThreadPoolExecutor(2) as threads:
-        list(threads.map(work, range(2)))
+    with ThreadPoolExecutor(places) as threads:
+        list(threads.map(work, range(places)))
     return sum(counts) / (time.monotonic() - began)
 
 
@@ -163,27 +203,74 @@ def rows_per_second(bench: Bench, language: str, rounds: int) -> float:
     return ROWS / (full - base) * 1000
 
 
+def processor(bench: Bench, clock: cpu.Clock, rounds: int) -> dict[str, float]:
+    """Return the milliseconds of processor time of each kind of start, medians of rounds that go by turns."""
+    kinds: dict[str, Callable[[], object]] = {
+        TASK: lambda: bench.call(bench.cold, "python"),
+        WALLED: lambda: bench.floors.start(*EMPTY_PYTHON),
+        BARE: lambda: bench.floors.start(*NOTHING),
+    }
+    taken: dict[str, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for name, start in random.sample(sorted(kinds.items()), len(kinds)):
+            before, ours = clock(), time.process_time()
+            for _ in range(BATCH):
+                start()
+            ours = time.process_time() - ours
+            time.sleep(SETTLE_S)
+            taken[name].append((clock() - before) * 1000 / BATCH)
+            if name == TASK:
+                taken[SUPERVISOR].append(ours * 1000 / BATCH)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def measured(directory: Path, clock: cpu.Clock, *, quick: bool) -> str:
+    """Return the tables, in Markdown. `clock`: of this process and all that it starts, its sandboxes too."""
+    bench = Bench(directory)
+    places = slots.possible(SandboxLimits().memory)
+    taken = latencies(bench, 3 if quick else ROUNDS)
+    bench.warm.close()  # what waits takes slots
+    used = processor(bench, clock, 3 if quick else ROUNDS)
+    rate, left = sustained(bench, 2.0 if quick else SUSTAINED_S, places)
+    text = [_latency_table(taken), _processor_table(used), _rate_table(used, rate, left, places)]
+    for language in ("python", "node"):
+        rows = rows_per_second(bench, language, 2 if quick else 7)
+        text.append(f"Rows asked, filtered and emitted in {language}: {rows:,.0f}/s.\n")
+    bench.close()
+    return "\n".join(text)
+
+
+def _latency_table(taken: Mapping[str, list[float]]) -> str:
+    floor = statistics.median(taken["bwrap true"])
+    lines = ["| start | p50 ms | least ms | to `bwrap true` | wanted ms |", "|---|---|---|---|---|"]
+    for cell, values in taken.items():
+        middle = statistics.median(values)
+        lines.append(f"| {cell} | {middle:.1f} | {min(values):.1f} | {middle / floor:.1f} | {TARGETS.get(cell, '')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _processor_table(used: Mapping[str, float]) -> str:
+    whole = used[TASK]
+    lines = ["| processor time | ms | share |", "|---|---|---|"]
+    lines += [f"| {name} | {used[name]:.2f} | {used[name] / whole:.2f} |" for name in (TASK, SUPERVISOR, WALLED, BARE)]
+    return "\n".join(lines) + "\n"
+
+
+def _rate_table(used: Mapping[str, float], rate: float, left: str, places: int) -> str:
+    cores = os.cpu_count() or 1
+    lines = ["| fresh Python sandboxes | tasks/s |", "|---|---|"]
+    lines.append(f"| **measured**, {places} at a time on {cores} cores (wanted {SUSTAINED_TARGET}) | **{rate:.0f}** |")
+    lines += [f"| all processor time for {name} | {cores * 1000 / used[name]:.0f} |" for name in (TASK, WALLED, BARE)]
+    return "\n".join(lines) + f"\n\nLeft afterwards: {left}.\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench_sandbox")
     parser.add_argument("--quick", action="store_true", help="a short form, for trying out")
     quick = parser.parse_args().quick
-    with tempfile.TemporaryDirectory(prefix="trace-ray-bench-") as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        bench = Bench(directory)
-        print(f"slots: {slots.possible(SandboxLimits().memory)}")
-        taken = latencies(bench, 3 if quick else ROUNDS)
-        bench.close()
-        floor = statistics.median(taken["bwrap true"])
-        print("| cell | p50 ms | least ms | to `bwrap true` | target ms |\n|---|---|---|---|---|")
-        for cell, values in taken.items():
-            middle = statistics.median(values)
-            print(f"| {cell} | {middle:.1f} | {min(values):.1f} | {middle / floor:.1f} | {TARGETS.get(cell, '')} |")
-        rate, left = sustained(bench, 2.0 if quick else SUSTAINED_S)
-        print(f"\ntasks/s in fresh Python sandboxes, two at a time: {rate:.0f}; left afterwards: {left}")
-        for language in ("python", "node"):
-            rows = rows_per_second(bench, language, 2 if quick else 7)
-            print(f"rows/s asked, filtered, emitted ({language}): {rows:,.0f}")
+    with tempfile.TemporaryDirectory(prefix="trace-ray-bench-") as name, cpu.counted() as clock:
+        Path(name).chmod(0o755)
+        print(measured(Path(name), clock, quick=quick), end="")
 
 
 if __name__ == "__main__":
