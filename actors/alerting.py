@@ -44,10 +44,13 @@ class Alerting:
         self._databases = databases
         self._objects = objects
         self._stop = threading.Event()
+        self._events, self._retractions = threading.Event(), threading.Event()  # look at the queue now
         self._deliverer: Deliverer | None = None
         self._threads = [
-            threading.Thread(target=self._repeat, args=(self._sink_events,), name="sink", daemon=True),
-            threading.Thread(target=self._repeat, args=(self._retract_events,), name="retractions", daemon=True),
+            threading.Thread(target=self._repeat, args=(self._sink_events, self._events), name="sink", daemon=True),
+            threading.Thread(
+                target=self._repeat, args=(self._retract_events, self._retractions), name="retractions", daemon=True
+            ),
             threading.Thread(target=self._deliver, name="channels", daemon=True),
         ]
 
@@ -56,9 +59,15 @@ class Alerting:
         for thread in self._threads:
             thread.start()
 
+    def wake(self) -> None:
+        """Look for events now instead of in a moment: a hint, and losing it costs that moment only."""
+        self._events.set()
+
     def close(self) -> None:
         """End the loops that were started, after what is being sent, and let go of the databases."""
         self._stop.set()
+        self._events.set()
+        self._retractions.set()
         for thread in self._threads:
             thread.join()
         for database in self._databases:
@@ -81,9 +90,10 @@ class Alerting:
         if self._deliverer is not None:
             self._deliverer.wake()
 
-    def _repeat(self, once: Callable[[], int]) -> None:
+    def _repeat(self, once: Callable[[], int], news: threading.Event) -> None:
         """Handle messages as they come. `once` says how many it met."""
         while not self._stop.is_set():
+            news.clear()
             try:
                 messages = once()
             except DatabaseUnavailable as error:
@@ -94,8 +104,8 @@ class Alerting:
                 logger.exception("alert events not handled")
                 self._stop.wait(AWAY_S)
                 continue
-            if not messages:
-                self._stop.wait(IDLE_S)
+            if not messages and not self._stop.is_set():
+                news.wait(IDLE_S)
 
     def _deliver(self) -> None:
         """Deliver to the channels that are set, each time they are others with a loop of its own."""

@@ -165,6 +165,10 @@ class Alerts:
         self._alerting = for_stack(read)
         self._alerting.start()
 
+    @ray.method
+    def wake(self) -> None:
+        self._alerting.wake()
+
     def __repr__(self) -> str:
         return "Alerts"
 

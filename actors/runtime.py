@@ -185,12 +185,11 @@ def ensure_dispatcher(actor: Any, *, data_dir: Path) -> DispatcherHandle:
     return cast(DispatcherHandle, actor.options(**options).remote(data_dir))
 
 
-def ensure_alerts(actor: Any, *, data_dir: Path) -> None:
-    """Start what sinks and delivers the alert events of a stack, unless it runs. Ray starts it again when it dies."""
+def ensure_alerts(actor: Any, *, data_dir: Path) -> Callable[[], object]:
+    """Start what sinks and delivers the alert events of a stack, unless it runs; return what wakes its sink."""
     space = namespace(data_dir)
-    actor.options(
-        name=ALERTS, namespace=space, lifetime="detached", get_if_exists=True, max_restarts=-1, num_cpus=0
-    ).remote(data_dir)
+    options = {"name": ALERTS, "namespace": space, "lifetime": "detached", "get_if_exists": True, "max_restarts": -1}
+    return actor.options(**options, num_cpus=0).remote(data_dir).wake.remote
 
 
 def end_alerts(space: str) -> None:

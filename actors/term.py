@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from actors.crew import Crew
 from actors.dispatcher import Dispatcher, Inbox, Orders
+from actors.orders import Evaluated
 from actors.runtime import WorkerHandle
 from trace_ray.contracts import HeadRequest, WorkerId
 from trace_ray.errors import DatabaseUnavailable, FencedError, TraceError
@@ -47,11 +48,11 @@ class DispatcherStatus:
 class Evaluators:
     """What alerts need beside the ledger: `begin` starts what sinks and delivers events, `end` stops it.
 
-    `crew` shares its `wake` with that of the ranges.
+    What `begin` returns wakes the sink, and returns at once. `crew` shares its `wake` with that of the ranges.
     """
 
     crew: Crew
-    begin: Callable[[], object]
+    begin: Callable[[], Callable[[], object]]
     end: Callable[[], object]
 
 
@@ -71,7 +72,7 @@ class Term:
         self._core = core
         self._crew = crew
         self._evaluators = evaluators
-        self._evaluating = False
+        self._wake_sink: Callable[[], object] | None = None  # once a rule wants evaluations
         self._crews = (crew, evaluators.crew) if evaluators else (crew,)
         self._living = living
         self._record = record
@@ -206,7 +207,10 @@ class Term:
             self._evaluate(wanted=orders.evaluating)
         for request in orders.heads:
             self._ask_head(request)
-        if orders.groups or orders.planned or orders.evaluations:
+        if self._wake_sink and any(isinstance(one, Evaluated) and one.batch for one in inbox.outcomes):
+            self._wake_sink()
+        # what a tick has published, the next one queues for the rules
+        if orders.groups or orders.planned or orders.evaluations or (orders.published and self._wake_sink):
             self._crew.wake.set()
         self._ticks += 1
         self._record(orders)
@@ -229,9 +233,8 @@ class Term:
 
     def _evaluate(self, *, wanted: bool | None) -> None:
         """Begin with alerts when the first rule wants it. They stay: a rule that is paused may go on."""
-        if wanted and self._evaluators and not self._evaluating:
-            self._evaluating = True
-            self._evaluators.begin()
+        if wanted and self._evaluators and not self._wake_sink:
+            self._wake_sink = self._evaluators.begin()
             self._evaluators.crew.start()
 
     def _ask_head(self, request: HeadRequest) -> None:

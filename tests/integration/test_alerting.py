@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from actors import alerting
 from state import deliveries
 from state.db import connect
@@ -9,9 +11,15 @@ from tests import alert_events, pg
 from tests.conftest import wait_until
 from tests.receivers import Receiver
 from trace_ray import config
-from trace_ray.alerts import AlertEvent, DeliveryKind, delivery_id
+from trace_ray.alerts import QUEUE, AlertEvent, DeliveryKind, delivery_id
 from trace_ray.config import Settings
 from trace_ray.lite.postgres import LocalPostgres
+
+QUEUED = b"""
+INSERT INTO state.buffer_queue (message_id, queue, idempotency_key, payload, max_deliveries)
+VALUES (gen_random_uuid(), %(queue)s, %(key)s, '{"says": "nothing"}', 3)
+"""
+REFUSED = b"SELECT idempotency_key FROM state.buffer_dead_letters"
 
 
 def settings(home: Path, url: str, hook: str) -> Settings:
@@ -25,6 +33,34 @@ def settings(home: Path, url: str, hook: str) -> Settings:
             "TRACE_CHANNEL_OPS_SECRET": "of-the-test-of-alerting",
         }
     )
+
+
+def test_a_sink_that_is_woken_looks_at_once(
+    postgres: LocalPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerting, "IDLE_S", 3600.0)
+    url = pg.fresh_database(postgres)
+    with connect(url, application_name="trace-test") as conn:
+
+        def publish(key: str) -> None:
+            with conn.transaction():
+                conn.execute(QUEUED, {"queue": QUEUE, "key": key})
+
+        def refused() -> set[str]:
+            with conn.transaction():
+                return {row["idempotency_key"] for row in conn.execute(REFUSED)}
+
+        config.save_stack(settings(tmp_path, url, "https://example.com/hook"))
+        publish("before it starts")
+        running = alerting.for_stack(lambda: config.load_stack(tmp_path))
+        running.start()
+        try:
+            wait_until(lambda: refused() == {"before it starts"}, what="the first look")
+            publish("while it waits")
+            running.wake()
+            wait_until(lambda: "while it waits" in refused(), what="the look that it was woken for")
+        finally:
+            running.close()
 
 
 def test_a_channel_that_up_has_changed_is_delivered_to_anew(postgres: LocalPostgres, tmp_path: Path) -> None:
