@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes docs/reference/benchmarks.md: `make bench`, about seven minutes.
+"""Runs the benchmarks and writes docs/reference/benchmarks.md: `make bench`, about twelve minutes.
 
 `python -m tests.benchmarks --quick` runs a short form of everything, says what it found, and writes nothing.
 """
@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests import pg
-from tests.benchmarks import bench_http, bench_ledger, bench_sync, page
+from tests.benchmarks import apart, bench_ledger, bench_sync, page
 from tests.conftest import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "reference" / "benchmarks.md"
@@ -26,7 +26,8 @@ def main() -> None:
         else bench_sync.run(blocks=2000, rounds=3, latencies=tuple(bench_sync.TARGETS))
     )
     ledger = ledger_rate(ranges=3_000 if quick else 30_000)
-    text = page.write(machine, sync, ledger, bench_http.measured(quick=quick))
+    alerts = page.Alerts(*(apart.table(name, quick=quick) for name in ("bench_alerts", "bench_sandbox", "bench_sink")))
+    text = page.write(machine, sync, ledger, apart.table("bench_http", quick=quick), alerts)
     if not quick:
         PAGE.write_text(text, encoding="utf-8")
     print(text)

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from state.db import connect
 from tests import pg
+from tests.benchmarks.apart import QUICK
 from tests.conftest import free_port
 from tests.load.service import serving
 from tests.served import Served, publish, settings_for
@@ -37,11 +38,9 @@ ROUNDS: Final = 3
 SECONDS: Final = 4.0  # of one turn of one side
 WARM_UP_S: Final = 1.5
 TARGET: Final = 0.7
-RUN_S: Final = 600.0
 ASK: Final = "--ask"
 QUESTIONS: Final = "/v1/query"
 FLOOR: Final = "/floor"
-QUICK: Final = "--quick"
 SQL: Final = (
     "select block_number, gas_used from devnet_blocks where block_number between 10 and 20 order by block_number"
 )
@@ -202,19 +201,6 @@ def table(found: Sequence[Sides]) -> str:
             f"| {TARGET:g}x each, {'reached' if reached else 'missed'} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def measured(*, quick: bool) -> str:
-    """Measure in a process of its own, since Ray reads its token when it is imported; return the table.
-
-    Raises:
-        RuntimeError: with the end of what it said.
-    """
-    command = [sys.executable, "-m", "tests.benchmarks.bench_http", *([QUICK] if quick else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_S)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return done.stdout
 
 
 def main() -> None:

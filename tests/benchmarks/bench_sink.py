@@ -1,13 +1,13 @@
 """Events a second through the sink, against a plain COPY of the same rows into a table of the same shape.
 
-Run it alone: `python -m tests.benchmarks.bench_sink [batches] [events]`. An embedded Postgres with fsync on, objects
+Run it alone: `python -m tests.benchmarks.bench_sink [--quick]`. An embedded Postgres with fsync on, objects
 on a disk; one sink, without deliveries. It fetches, checks the digest, parses, validates, keeps and acknowledges; COPY
 gets rows that are ready, once into a table with the same indexes and once into one without any. Rounds go by turns.
 """
 
+import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -122,8 +122,28 @@ def _copied(conn: Connection) -> bytes:
         return b"".join(bytes(part) for part in out)
 
 
+def table(rates: tuple[list[float], list[float], list[float]], *, batches: int, events: int) -> str:
+    """Return the medians, in Markdown."""
+    sink, indexed, bare = (statistics.median(one) for one in rates)
+    verdict = "reached" if sink >= TARGET else "missed"
+    return "\n".join(
+        [
+            "| way into the table | events/s | the sink against it |",
+            "|---|---|---|",
+            f"| **the sink** (wanted {TARGET:,.0f}: {verdict}) | **{sink:,.0f}** | |",
+            f"| COPY of the same rows, same indexes | {indexed:,.0f} | {sink / indexed:.2f} |",
+            f"| COPY of the same rows, no index | {bare:,.0f} | {sink / bare:.2f} |",
+            "",
+            f"{batches} batches of {events:,} events, medians of {ROUNDS} rounds.",
+            "",
+        ]
+    )
+
+
 def main() -> None:
-    batches, events = (int(text) for text in sys.argv[1:3]) if len(sys.argv) > 2 else (20, 2_000)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench_sink")
+    parser.add_argument("--quick", action="store_true", help="a short form, for trying out")
+    batches, events = (4, 500) if parser.parse_args().quick else (20, 2_000)
     with tempfile.TemporaryDirectory(prefix="trace-ray-bench-") as name:
         Path(name).chmod(0o755)
         server = pg.server(Path(name) / "postgres")
@@ -131,13 +151,7 @@ def main() -> None:
             rates = run(pg.fresh_database(server), Path(name), batches=batches, events=events)
         finally:
             server.stop()
-    sink, indexed, bare = (statistics.median(one) for one in rates)
-    verdict = "reached" if sink >= TARGET else "missed"
-    print(
-        f"sink: {sink:,.0f} events/s (target {TARGET:,.0f} {verdict}), {sink / indexed:.2f} of COPY with the same "
-        f"indexes ({indexed:,.0f} rows/s), {sink / bare:.2f} of COPY without any ({bare:,.0f} rows/s); "
-        f"{batches} batches of {events} events, medians of {ROUNDS} rounds"
-    )
+    print(table(rates, batches=batches, events=events), end="")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,11 @@ Ray Serve against the same app under bare uvicorn, by turns; the question reads 
 how Serve does against uvicorn: at 1 it costs nothing. More on [questions](benchmarks-query.md).
 """
 
+ALERTS = """\
+From a published range to its webhook, fresh sandboxes, and the sink: what the rows mean, and what is wanted, is said on
+[alerts](benchmarks-alerts.md).
+"""
+
 METHOD = (
     """
     Both sides read the same {blocks:,} blocks of the devnet's chain, {rows}, from the same RPC server on the same
@@ -67,6 +72,15 @@ class LedgerRate:
     ticks: Sequence[float]
 
 
+@dataclass(frozen=True, slots=True)
+class Alerts:
+    """Tables, in Markdown."""
+
+    webhooks: str
+    sandboxes: str
+    sink: str
+
+
 def machine() -> Machine:
     """Return the facts of this machine; its load is that before the run."""
     return Machine(
@@ -78,11 +92,12 @@ def machine() -> Machine:
     )
 
 
-def write(where: Machine, sync: Report, ledger: LedgerRate, http: str) -> str:
+def write(where: Machine, sync: Report, ledger: LedgerRate, http: str, alerts: Alerts) -> str:
     """Return the page."""
     parts = [HEAD, _machine(where), "## A whole sync against Cryo\n", _method(sync), _ratios(sync)]
     parts += ["## Where the time goes\n", _cpu(sync), _stages(sync), "## Memory\n", _memory(sync)]
     parts += ["## The ledger\n", _ledger(ledger), "## Queries over HTTP\n", HTTP, http]
+    parts += ["## Alerts\n", ALERTS, alerts.webhooks, alerts.sandboxes, alerts.sink]
     return "\n".join(parts)
 
 
