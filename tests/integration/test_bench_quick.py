@@ -1,9 +1,13 @@
-"""The benchmarks of ledger and sink run to their end. Figures belong to `make bench`; a collapse is noticed here."""
+"""The benchmarks of ledger and sink run to their end, and the clock of the sandboxes' counts what they use.
+
+Figures belong to `make bench`; a collapse is noticed here.
+"""
 
 from pathlib import Path
 
 from state.db import Database
-from tests.benchmarks import bench_ledger, bench_sink
+from tests.benchmarks import bench_ledger, bench_sink, cpu
+from tests.integration.sandbox import arena
 
 RANGES = 1500
 FLOOR = 200.0  # ranges a second; fifteen times below the target, so that a busy CI machine passes
@@ -27,3 +31,14 @@ def test_every_event_of_the_sinks_benchmark_is_kept_once(state_url: str, tmp_pat
         (row,) = conn.execute(b"SELECT count(*) AS events, count(DISTINCT task_id) AS tasks FROM data.alert_events")
     database.close()
     assert (row["events"], row["tasks"]) == (100, 2)
+
+
+def test_the_clock_of_the_sandboxes_benchmark_counts_what_runs_in_them(workspace: Path) -> None:
+    with cpu.counted() as clock:
+        invoker, began = arena.supervisor(), clock()
+        result = arena.run(invoker, arena.bundle("infinite_loop", workspace), {}, wall_s=1.0)
+        invoker.close()
+        used = clock() - began
+    assert result.outcome == "timeout"
+    assert (inside := result.usage["cpu_s"]) is not None
+    assert used > inside > 0
