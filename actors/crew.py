@@ -5,21 +5,22 @@ awaited call is the signal of death; a probe per worker finds hung ones and carr
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import cast
 
 from actors import wire
 from actors.dispatcher import HeadAnswer, Inbox
+from actors.handles import WorkerHandle
+from actors.member import Member
 from actors.orders import Group, Result
 from actors.runtime import (
     WORKER_PREFIX,
     Spawn,
     WorkerDied,
-    WorkerHandle,
     WorkerSilent,
     answer,
     build_of,
@@ -37,43 +38,6 @@ ADOPTED_PROBE_S = 0.25  # an adopted attempt has no awaited call, so its outcome
 START_S = 60.0  # a cold worker process imports Ray and pyarrow; a loaded laptop took 12 s
 ANSWER_S = 5.0  # `held` answers from memory in its own thread group
 RESPAWN = RetryPolicy(base_s=0.1, cap_s=30.0, max_attempts=4, max_infra_failures=4)
-
-
-@dataclass(slots=True)
-class Member:
-    """One worker. `ready` once it has answered; `heard_at` is monotonic. `retiring`: it runs the code of another build,
-    so it gets no more leases and is replaced once it holds nothing. `same_build`: it is known to run ours.
-
-    `sent` waits for an awaited call, by its number; `adopted` is asked for, both since an instant; `delivered` outcomes
-    are here but still kept by the worker, `committed` ones it may forget.
-    """
-
-    worker_id: WorkerId
-    handle: WorkerHandle
-    ready: bool = False
-    retiring: bool = False
-    same_build: bool = False
-    heard_at: float = 0.0
-    sent: dict[int, frozenset[AttemptKey]] = field(default_factory=dict[int, frozenset[AttemptKey]])
-    sent_at: dict[int, float] = field(default_factory=dict[int, float])
-    adopted: dict[AttemptKey, float] = field(default_factory=dict[AttemptKey, float])
-    delivered: set[AttemptKey] = field(default_factory=set[AttemptKey])
-    committed: set[AttemptKey] = field(default_factory=set[AttemptKey])
-
-    def attempts(self, *, since: float) -> list[AttemptKey]:
-        """Return what runs and was sent after an instant: an attempt that never ends loses its lease."""
-        sent = [key for number, keys in self.sent.items() if self.sent_at[number] >= since for key in keys]
-        return sent + [key for key, at in self.adopted.items() if at >= since]
-
-    def busy_slots(self) -> int:
-        return len(self.sent) + len(self.adopted)
-
-    def expects(self, key: AttemptKey) -> bool:
-        """Say whether an awaited call will bring this attempt's outcome."""
-        return any(key in keys for keys in self.sent.values())
-
-    def is_done(self) -> bool:
-        return not (self.busy_slots() or self.delivered or self.committed)
 
 
 class Crew:
@@ -277,6 +241,13 @@ class Crew:
                 member.sent_at[self._sequence] = time.monotonic()
                 self._background_task(self._drive(member, self._sequence, call))
 
+    def withdraw(self, keys: Collection[AttemptKey]) -> None:
+        """Have attempts stopped that hold no lease any more. A call that is lost is made again by the next look."""
+        for member in self._members.values():
+            its = [key for key in member.attempts(since=0.0) if key in keys]
+            if its and member.same_build:  # another one may know no such call, and gets no more leases
+                self._background_task(self._stop(member, its))
+
     def poll_head(self, request: HeadRequest) -> bool:
         """Ask some ready worker for a head; False when none is ready."""
         ready = [member for member in self._members.values() if member.ready]
@@ -301,6 +272,10 @@ class Crew:
             member.sent.pop(number, None)
             member.sent_at.pop(number, None)
             self.wake.set()
+
+    async def _stop(self, member: Member, keys: Sequence[AttemptKey]) -> None:
+        with contextlib.suppress(WorkerDied, WorkerSilent):  # its probe will tell
+            await answer(member.handle.withdraw.remote(wire.pack(keys)), timeout_s=ANSWER_S)
 
     async def _ask_head(self, member: Member, request: HeadRequest) -> None:
         try:

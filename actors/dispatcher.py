@@ -71,7 +71,7 @@ class HeadAnswer:
 class Inbox:
     """What came in since the last tick. `alive`: attempts on workers that answer; `slots`: one id per free slot.
 
-    `evaluators`: one id per free slot for evaluations.
+    `evaluators`: one id per free slot for evaluations; `evaluating`: those of `alive` that are attempts of evaluations.
     """
 
     outcomes: tuple[Result, ...] = ()
@@ -80,6 +80,7 @@ class Inbox:
     alive: tuple[AttemptKey, ...] = ()
     slots: tuple[WorkerId, ...] = ()
     evaluators: tuple[WorkerId, ...] = ()
+    evaluating: tuple[AttemptKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,8 @@ class Refusal:
 class Orders:
     """What follows from a tick. `settled` outcomes are committed or refused for good and can be forgotten.
 
-    `evaluating`: some rule is enabled, so that evaluators are needed; None when that was not looked up.
+    `evaluating`: some rule is enabled, so that evaluators are needed; None when that was not looked up. `withdrawn`:
+    attempts of evaluations that run and hold no lease any more.
     """
 
     groups: tuple[LeaseGroup, ...]
@@ -107,6 +109,7 @@ class Orders:
     reaped: int
     evaluations: tuple[EvaluationGroup, ...] = ()
     evaluating: bool | None = None
+    withdrawn: tuple[AttemptKey, ...] = ()
 
 
 class Dispatcher:
@@ -189,7 +192,7 @@ class Dispatcher:
                     orders, claim, taken = self._schedule(conn, orders, cursors, inbox.slots, now)
                 groups = tuple(claim.groups()) if claim else ()
                 drained = outbox.handle(conn, self._epoch, taken, HANDLERS, policy=OUTBOX_RETRIES)
-                orders = self._evaluate(conn, orders, inbox.evaluators, now)
+                orders = self._evaluate(conn, orders, inbox, now)
         except (FencedError, DatabaseUnavailable):
             raise
         except Exception:  # whatever is wrong with the schedule must not hold back results
@@ -261,13 +264,15 @@ class Dispatcher:
             claim.look_around()
         return replace(orders, heads=tuple(heads), planned=planned), claim, taken
 
-    def _evaluate(self, conn: Connection, orders: Orders, slots: Sequence[WorkerId], now: float) -> Orders:
-        """Lease evaluations out: after the events, of which new ones may have come."""
+    def _evaluate(self, conn: Connection, orders: Orders, inbox: Inbox, now: float) -> Orders:
+        """Withdraw and lease out evaluations: after the events, of which new ones may have come."""
         if self._evaluations is None:
             return orders
-        leased = tuple(self._evaluations.lease(conn, self._epoch, slots)) if slots else ()
-        wanted = self._evaluations.wanted(conn) if now >= self._heads_at else None
-        return replace(orders, evaluations=leased, evaluating=wanted)
+        look, running, slots = now >= self._heads_at, inbox.evaluating, inbox.evaluators
+        withdrawn = self._evaluations.withdraw(conn, self._epoch, running) if look and running else []
+        leased = self._evaluations.lease(conn, self._epoch, slots) if slots else []
+        wanted = self._evaluations.wanted(conn) if look else None
+        return replace(orders, evaluations=tuple(leased), evaluating=wanted, withdrawn=tuple(withdrawn))
 
 
 def _tell(drained: outbox.Drained) -> None:

@@ -69,11 +69,17 @@ class Evaluator:
         self._scratch = scratch
         scratch.mkdir(parents=True, exist_ok=True)
 
-    def run(self, group: EvaluationGroup, cancelled: Callable[[], bool] = lambda: False) -> list[Evaluated]:
-        """Run one evaluation. Whatever the bundle does is an outcome, never an error."""
+    def run(self, group: EvaluationGroup, cancelled: Callable[[], bool]) -> list[Evaluated]:
+        """Run one evaluation. Whatever the bundle does is an outcome, never an error.
+
+        Args:
+            cancelled: True once the lease is lost: the sandbox is killed, and nothing is stored.
+        """
         lease = group.lease
         invoked = self._invoke(group, cancelled)
         outcome, detail, batch = invoked.outcome, invoked.detail, None
+        if outcome is OutcomeKind.OK and cancelled():
+            outcome, detail = OutcomeKind.LOST_LEASE, "the lease was lost as it ended: nothing is published"
         if outcome is OutcomeKind.OK:
             try:
                 batch = self._store(lease, b"".join(line + b"\n" for line in invoked.events))

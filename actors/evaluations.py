@@ -12,7 +12,7 @@ from state.tasks import Settlement
 from trace_ray import tokens
 from trace_ray.alerts import EvaluationLease, OutcomeKind
 from trace_ray.config import BUFFER_MAX_DELIVERIES, CAPABILITY_EXTRA_S
-from trace_ray.contracts import Epoch, Failure, WorkerId
+from trace_ray.contracts import AttemptKey, Epoch, Failure, WorkerId
 from trace_ray.errors import BundleRejected, FencedError, NotFound, RefusedInput
 from trace_ray.outcomes import failure
 from trace_ray.retry import RetryPolicy
@@ -51,6 +51,10 @@ class Evaluations:
             evaluations.fail_evaluations(conn, epoch, failures, policy=self._policy)
             logger.warning("evaluations refused", extra={"count": len(failures), "first": failures[0].message})
         return groups
+
+    def withdraw(self, conn: Connection, epoch: Epoch, running: Sequence[AttemptKey]) -> list[AttemptKey]:
+        """Return which of the attempts that run are to be stopped, as `state.evaluations.withdraw` says."""
+        return evaluations.withdraw(conn, epoch, running)
 
     def settle(self, conn: Connection, epoch: Epoch, ended: Sequence[Evaluated]) -> list[Settlement]:
         """Commit the ends of attempts; one settlement each, in order."""

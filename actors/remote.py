@@ -17,6 +17,8 @@ from actors.crew import Crew
 from actors.dispatcher import Dispatcher as Core
 from actors.dispatcher import HeadAnswer, Timing
 from actors.evaluations import Evaluations
+from actors.handles import WorkerHandle
+from actors.leased import Leased
 from actors.metrics import Metrics
 from actors.orders import EvaluationGroup
 from actors.term import DispatcherStatus, Evaluators, Term
@@ -100,7 +102,8 @@ class Evaluator:
         build_id()
         settings = config.load_stack(data_dir)
         logs.set_up(json=True, secrets=config.secrets(settings))
-        self._worker = Worker(worker_id, make_evaluator(settings).run)
+        self._leased = Leased(make_evaluator(settings).run)
+        self._worker = Worker(worker_id, self._leased.run)
 
     @ray.method
     def run(self, groups: bytes) -> bytes:
@@ -108,7 +111,12 @@ class Evaluator:
 
     @ray.method(concurrency_group="control")
     def held(self, acknowledged: bytes | Sequence[AttemptKey]) -> Held:
+        self._leased.heard()
         return self._worker.held(wire.keys(acknowledged))
+
+    @ray.method(concurrency_group="control")
+    def withdraw(self, keys: bytes) -> None:
+        self._leased.withdraw(wire.keys(keys))
 
     @ray.method(concurrency_group="control")
     def version(self) -> str:
@@ -225,12 +233,12 @@ def evaluators(data_dir: Path, space: str, wake: asyncio.Event, *, lease_s: floa
     )
 
 
-def spawn_evaluator(worker_id: WorkerId, *, data_dir: Path, space: str) -> runtime.WorkerHandle:
+def spawn_evaluator(worker_id: WorkerId, *, data_dir: Path, space: str) -> WorkerHandle:
     options = runtime.worker_options(worker_id, space, slots=config.EVALUATOR_SLOTS)
     return runtime.create_worker(Evaluator, options, worker_id, data_dir)
 
 
-def spawn_worker(worker_id: WorkerId, *, data_dir: Path, space: str) -> runtime.WorkerHandle:
+def spawn_worker(worker_id: WorkerId, *, data_dir: Path, space: str) -> WorkerHandle:
     options = runtime.worker_options(worker_id, space, slots=config.WORKER_SLOTS)
     return runtime.create_worker(CryoWorker, options, worker_id, data_dir)
 

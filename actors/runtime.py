@@ -4,7 +4,7 @@ Everything that Ray can say (death, silence, names) is turned here into plain va
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (Ray's own types are partly unknown; what leaves this file is typed by the protocols below)
+# (Ray's own types are partly unknown; what leaves this file is typed by `actors.handles`)
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn, Protocol, cast
+from typing import Any, Final, NoReturn, cast
 
 import ray
 from ray.exceptions import (
@@ -32,6 +32,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from actors.handles import DispatcherHandle, WorkerHandle
 from trace_ray.contracts import WorkerId
 from trace_ray.errors import StackUnavailable
 
@@ -47,38 +48,6 @@ EVALUATOR_PREFIX: Final = "evaluator/"
 ACTOR_DEATH: Final = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)  # the last three stand alone
 CONNECT_S: Final = 60.0  # longer than Ray's own 20 s for a wrong address
 WORKER_CPUS: Final = 0.25  # decoding is CPU work, but a laptop's two cores must fit the whole pool
-
-
-class RemoteMethod(Protocol):
-    """A method of an actor as Ray hands it out."""
-
-    def remote(self, *args: object) -> Awaitable[Any]: ...
-
-
-class WorkerHandle(Protocol):
-    """The CryoWorker actor as its callers see it; `actors.remote.CryoWorker` is the other side."""
-
-    @property
-    def run(self) -> RemoteMethod: ...
-    @property
-    def held(self) -> RemoteMethod: ...
-    @property
-    def head(self) -> RemoteMethod: ...
-    @property
-    def version(self) -> RemoteMethod: ...
-
-
-class DispatcherHandle(Protocol):
-    """The Dispatcher actor as its callers see it; `actors.remote.Dispatcher` is the other side."""
-
-    @property
-    def nudge(self) -> RemoteMethod: ...
-    @property
-    def status(self) -> RemoteMethod: ...
-    @property
-    def stop(self) -> RemoteMethod: ...
-    @property
-    def version(self) -> RemoteMethod: ...
 
 
 # --- the cluster --------------------------------------------------------------------------------------------------

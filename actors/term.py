@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from actors.crew import Crew
 from actors.dispatcher import Dispatcher, Inbox, Orders
+from actors.handles import WorkerHandle
 from actors.orders import Evaluated
-from actors.runtime import WorkerHandle
 from trace_ray.contracts import HeadRequest, WorkerId
 from trace_ray.errors import DatabaseUnavailable, FencedError, TraceError
 
@@ -203,6 +203,7 @@ class Term:
             crew.settled(orders.settled)
         self._crew.place(orders.groups)
         if self._evaluators:
+            self._evaluators.crew.withdraw(orders.withdrawn)
             self._evaluators.crew.place(orders.evaluations)
             self._evaluate(wanted=orders.evaluating)
         for request in orders.heads:
@@ -229,6 +230,7 @@ class Term:
             alive=inbox.alive + other.alive,
             slots=inbox.slots,
             evaluators=other.slots,
+            evaluating=other.alive,
         )
 
     def _evaluate(self, *, wanted: bool | None) -> None:

@@ -76,7 +76,8 @@ def keyring(conn: Connection, org_id: OrgId) -> Keyring:
 def revoke(conn: Connection, org_id: OrgId, reference: str) -> str:
     """Revoke a key by its keyid, or a bundle by its digest, for good; return in words what it is.
 
-    From then on no lease is given out for the bundle, or for bundles that no other trusted key signed.
+    From then on no lease is given out for the bundle, or for bundles that no other trusted key signed; the Dispatcher
+    withdraws those that were.
 
     Raises:
         NotFound

@@ -12,7 +12,7 @@ from typing import Final
 
 from psycopg.types.json import Jsonb
 
-from state import arrays, buffer, rules, tasks
+from state import arrays, buffer, bundles, rules, tasks
 from state.cells import Span, cells
 from state.db import Connection, Row, statements
 from state.judge import Reason
@@ -31,6 +31,7 @@ from trace_ray.contracts import (
     WorkerId,
     by_range,
 )
+from trace_ray.errors import BundleRejected, NotFound
 from trace_ray.outcomes import MAX_ATTEMPTS
 from trace_ray.retry import RetryPolicy
 
@@ -259,6 +260,40 @@ def leave_out(conn: Connection, rule_id: RuleId) -> list[BlockRange]:
     for start in range(0, len(rows), PART):
         tasks.cancel(conn, [TaskId(row["task_id"]) for row in rows[start : start + PART]])
     return [BlockRange(row["range_start"], row["range_end"]) for row in rows]
+
+
+def withdraw(conn: Connection, epoch: Epoch, running: Sequence[AttemptKey]) -> list[AttemptKey]:
+    """Return which of these attempts are to be stopped: they are not held any more, or may not go on.
+
+    What may not go on loses its lease here and is evaluated again, if ever: its rule is paused or gone, or its bundle,
+    or the last trusted key that signed it, is revoked. No budget is spent.
+    """
+    rows = conn.execute(SQL["standing"], _keys(running)).fetchall()
+    over = [_key(row) for row in rows if row["over"] or (row["doubted"] and not _vouched(conn, row))]
+    if over:
+        conn.execute(SQL["withdraw"], {**_keys(over), "epoch": epoch})
+    standing = {_key(row) for row in rows} - set(over)
+    return [key for key in running if key not in standing]
+
+
+def _vouched(conn: Connection, row: Row) -> bool:
+    try:
+        bundles.usable(conn, OrgId(row["org_id"]), row["bundle"])
+    except (BundleRejected, NotFound):
+        return False
+    return True
+
+
+def _keys(attempts: Sequence[AttemptKey]) -> dict[str, arrays.Packed]:
+    return {
+        "tasks": arrays.uuids(one.task_id for one in attempts),
+        "attempts": arrays.ints([one.attempt for one in attempts]),
+        "tokens": arrays.uuids(one.lease_token for one in attempts),
+    }
+
+
+def _key(row: Row) -> AttemptKey:
+    return AttemptKey(TaskId(row["task_id"]), row["attempt"], LeaseToken(row["lease_token"]))
 
 
 # --- what the sink may believe ------------------------------------------------------------------------------------

@@ -58,7 +58,10 @@ def pinned(conn: Connection, rule: Rule, resolve: Resolve) -> tuple[Rule, list[D
 
 
 def pause(conn: Connection, org_id: OrgId, name: str) -> None:
-    """Lease no evaluation of a rule any more; running ones finish, and planned ones wait. Raises NotFound."""
+    """Lease no evaluation of a rule any more; planned ones wait, and the Dispatcher withdraws those that run.
+
+    Raises NotFound.
+    """
     _set_enabled(conn, org_id, name, enabled=False)
 
 

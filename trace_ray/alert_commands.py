@@ -85,7 +85,7 @@ def show(name: str, as_json: bool) -> None:
 @alerts_group.command()
 @click.argument("name", metavar="RULE")
 def pause(name: str) -> None:
-    """Start no evaluation of a rule and send none of its alerts any more; what runs is finished, what comes waits."""
+    """Start no evaluation of a rule, stop those that run, and send none of its alerts any more; what comes waits."""
     settings = settings_here()
     with transaction(settings) as conn:
         rules.pause(conn, settings.org_id, name)

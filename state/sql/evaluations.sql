@@ -120,3 +120,34 @@ RETURNING task_id;
 SELECT task_id, range_start, range_end FROM state.tasks
 WHERE kind = 'evaluation' AND job_id = %(rule)s::uuid AND state = 'queued'
 ORDER BY range_start, range_end, task_id FOR UPDATE;
+
+-- name: standing
+-- Those of these attempts that run. `over`: their rule is paused or gone, or their bundle is revoked. `doubted`: a key of the
+-- organisation was revoked since they began, a minute more because a revocation counts from where its transaction began.
+SELECT t.task_id, t.attempt, t.lease_token, r.org_id, coalesce(v.bundle, r.bundle) AS bundle,
+  r.enabled IS NOT TRUE OR EXISTS (
+    SELECT FROM state.bundles b
+    WHERE b.org_id = r.org_id AND b.digest = coalesce(v.bundle, r.bundle) AND b.revoked_at IS NOT NULL) AS over,
+  EXISTS (
+    SELECT FROM state.bundle_keys k
+    WHERE k.org_id = r.org_id AND k.revoked_at > a.started_at - interval '1 min') AS doubted
+FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[]) AS i(task_id, attempt, lease_token)
+JOIN state.tasks t ON t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
+JOIN state.attempts a ON a.task_id = t.task_id AND a.attempt = t.attempt
+LEFT JOIN state.rules r ON r.rule_id = t.job_id
+LEFT JOIN state.rule_revisions v ON v.rule_id = r.rule_id AND v.revision = a.rule_revision
+WHERE t.kind = 'evaluation' AND t.state = 'running';
+
+-- name: withdraw
+-- Running attempts lose their lease, and their evaluations wait again. This spends no budget: nobody failed.
+WITH d AS (
+  UPDATE state.tasks t
+  SET state = 'queued', worker_id = NULL, lease_token = NULL, lease_expires_at = NULL, run_at = now()
+  FROM unnest(%(tasks)b::uuid[], %(attempts)b::int[], %(tokens)b::uuid[]) AS i(task_id, attempt, lease_token)
+  WHERE t.task_id = i.task_id AND t.attempt = i.attempt AND t.lease_token = i.lease_token
+    AND t.kind = 'evaluation' AND t.state = 'running' AND state.leads(%(epoch)s::bigint)
+  RETURNING t.task_id, t.attempt)
+UPDATE state.attempts x
+SET outcome = 'released', ended_at = clock_timestamp(), error = jsonb_build_object(
+  'kind', 'Withdrawn', 'message', 'its rule was paused, or its bundle or key revoked', 'at', now())
+FROM d WHERE x.task_id = d.task_id AND x.attempt = d.attempt;

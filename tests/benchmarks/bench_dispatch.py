@@ -25,6 +25,7 @@ import ray
 from actors import runtime, wire
 from actors.crew import Crew
 from actors.dispatcher import Dispatcher, HeadAnswer, Inbox, Orders, Timing
+from actors.handles import WorkerHandle
 from actors.term import Term
 from actors.worker import Held, Worker
 from state import jobs, tasks
@@ -164,7 +165,7 @@ async def _rate(url: str, space: str, per_call: int) -> float:
     core = Dispatcher(database, holder=f"bench/{space}/1", timing=Timing(lease_s=60, leader_s=60, policy=POLICY))
     plan(database, core, ranges)
 
-    def spawn(worker_id: WorkerId) -> runtime.WorkerHandle:
+    def spawn(worker_id: WorkerId) -> WorkerHandle:
         options = runtime.worker_options(worker_id, space, slots=SLOTS)
         return runtime.create_worker(NoopWorker, options, worker_id, Path())
 

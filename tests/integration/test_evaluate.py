@@ -1,9 +1,8 @@
 """An evaluation's whole way on real parts: leased, run in a sandbox that asks the query service, kept, and counted."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,15 @@ import pytest
 
 from actors.direct import DirectDoor
 from actors.door import Door
-from actors.evaluate import Evaluator
-from actors.evaluations import Evaluations
-from actors.orders import Evaluated, EvaluationGroup
+from actors.orders import EvaluationGroup
 from actors.questions import Processes, open_pool
 from actors.sandbox.invoker import QueryCall
-from actors.sandbox.store import BundleStore
-from actors.sink import Sink, Sunk
-from state import alerts, bundles, datasets, deliveries, rules
-from state.db import Database, connect
+from state import alerts, bundles, datasets, deliveries
 from tests import pg
-from tests.bundles import Packed, key, make
-from tests.integration.sandbox import arena
-from tests.integration.state import watching
-from tests.integration.state.ledger import POLICY
-from tests.served import Served, publish, served, settings_for
-from trace_ray.alerts import Rule
-from trace_ray.bundle.keys import public_bytes
-from trace_ray.bundle.manifest import Language
-from trace_ray.bundle.pushed import object_key
-from trace_ray.contracts import DEFAULT_ORG, WorkerId
-from trace_ray.key_files import FileKeys
+from tests.bundles import Packed, make
+from tests.integration.evaluated import World, opened
+from trace_ray.contracts import DEFAULT_ORG
 from trace_ray.lite.postgres import LocalPostgres
-from trace_ray.storage import FileStore
 
 HANDLER = """
 from datetime import datetime, timezone
@@ -67,80 +52,16 @@ BAD = {
 }
 
 
-@dataclass
-class World:
-    """A stack without Ray: one rule over `devnet_blocks`, whose bundle is pushed when it is wanted."""
-
-    service: Served
-    objects: FileStore
-    evaluator: Evaluator
-    evaluations: Evaluations
-    url: str
-    scratch: Path
-
-    def push(self, handler: str, version: str = "1.0") -> str:
-        made = make({"handler.py": Packed(handler.encode(), False)}, version=version)
-        path = self.scratch / "zip"
-        path.write_bytes(made.zip)
-        self.objects.put(path, object_key(DEFAULT_ORG, made.digest))
-        conn = self.service.conn
-        with conn.transaction():
-            bundles.trust(conn, DEFAULT_ORG, public_bytes(key()), list(Language))
-            return bundles.push(conn, DEFAULT_ORG, made.digest, made.envelope).digest
-
-    def watch(self, name: str, digest: str) -> Rule:
-        """Apply a rule and queue its evaluations over what is published."""
-        one = replace(watching.rule(name=name), bundle=digest)
-        conn = self.service.conn
-        with conn.transaction():
-            applied = rules.apply(conn, one, lambda _conn, _org, reference: reference)
-        watching.backfill(self.service.ledger, one)
-        return applied.rule
-
-    def lease(self, slots: int = 1) -> list[EvaluationGroup]:
-        conn, ledger = self.service.conn, self.service.ledger
-        with conn.transaction():
-            return self.evaluations.lease(conn, ledger.epoch, [WorkerId("evaluator/0.0")] * slots)
-
-    def settle(self, ended: list[Evaluated]) -> None:
-        conn, ledger = self.service.conn, self.service.ledger
-        with conn.transaction():
-            assert all(one.accepted for one in self.evaluations.settle(conn, ledger.epoch, ended))
-
-    def sink(self) -> Sunk:
-        database = Database(self.url, application_name="trace-test")
-        one = Sink(state=database, data=database, store=self.objects, scratch=self.scratch, route=deliveries.create)
-        try:
-            return one.run_once()
-        finally:
-            database.close()
-
-    def report(self, name: str) -> tuple[Counter[str], list[str]]:
-        with self.service.conn.transaction():
-            found = rules.report(self.service.conn, DEFAULT_ORG, name)
-        return Counter(found.evaluations), [one.message or "" for one in found.troubles]
-
-
 @pytest.fixture(scope="module")
 def world(postgres: LocalPostgres, tmp_path_factory: pytest.TempPathFactory, workspace: Path) -> Iterator[World]:
-    url, stack = pg.fresh_database(postgres), tmp_path_factory.mktemp("stack")
-    settings = settings_for(stack, url)
-    scratch = stack / "scratch-of-tests"
-    scratch.mkdir()
-    objects = FileStore(stack / "objects")
-    with connect(url, application_name="trace-test") as conn, served(settings, publish(settings, conn)) as service:
-        http = httpx.Client(base_url=service.url, timeout=90)
-        evaluator = Evaluator(
-            arena.supervisor(), BundleStore(workspace / "evaluated", objects), objects, http, scratch=scratch
-        )
-        ring = FileKeys(settings.data_dir).ring
-        yield World(service, objects, evaluator, Evaluations(ring, lease_s=60.0, policy=POLICY), url, scratch)
+    with opened(pg.fresh_database(postgres), tmp_path_factory.mktemp("stack"), workspace) as one:
+        yield one
 
 
 def test_a_rule_makes_one_event_of_each_block(world: World) -> None:
     rule = world.watch("every_block", world.push(HANDLER))
     while groups := world.lease(4):
-        world.settle([one for group in groups for one in world.evaluator.run(group)])
+        world.settle([one for group in groups for one in world.run(group)])
     while world.sink().messages:
         pass
 
@@ -161,7 +82,7 @@ def test_a_rule_makes_one_event_of_each_block(world: World) -> None:
 def test_a_bundle_that_fails_publishes_nothing_and_says_why(world: World, outcome: str) -> None:
     world.watch(f"bad_{outcome}", world.push(BAD[outcome], version=f"bad.{outcome.replace('_', '.')}"))
     while groups := world.lease():
-        world.settle([one for group in groups for one in world.evaluator.run(group)])
+        world.settle([one for group in groups for one in world.run(group)])
 
     counts, troubles = world.report(f"bad_{outcome}")
     assert (counts["dead"], counts["succeeded"]) == (6, 0)

@@ -44,6 +44,7 @@ class Handle:
         self.held = Method(self._held)
         self.head = Method(self._head)
         self.version = Method(self._version)
+        self.withdraw = Method(self._withdraw)
 
     def _work(self, one: LeaseGroup) -> list[Outcome]:
         assert self.go.wait(10)
@@ -61,6 +62,9 @@ class Handle:
 
     def _head(self, request: HeadRequest) -> HeadAnswer:
         return HeadAnswer(request.rpc_pool, request.chain_id, self.newest)
+
+    def _withdraw(self, keys: bytes) -> None:
+        raise AssertionError("only evaluations are withdrawn")
 
     def _version(self) -> str:
         self._answer()
