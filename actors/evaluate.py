@@ -157,6 +157,8 @@ def _invocation(what: Assignment, directory: Path, manifest: Manifest) -> Invoca
         function=manifest.name,
         version=manifest.version,
         payload=orjson.dumps(payload),
+        may_query=manifest.query,
+        may_emit=manifest.events,
         limits=SandboxLimits(wall_s=rule.timeout_s, cpu_s=rule.timeout_s, memory=rule.memory_mib << 20),
     )
 

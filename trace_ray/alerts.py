@@ -264,7 +264,8 @@ class Invocation:
     """One run of a handler. `directory`: the verified, extracted files; `payload`: the JSON document it is given.
 
     `request_id` is made from the task alone, equal in all its attempts. `language` is python, node or bootstrap;
-    `entrypoint` is `module.function` (python, node) or the file name `bootstrap`.
+    `entrypoint` is `module.function` (python, node) or the file name `bootstrap`. `may_query` and `may_emit`: what the
+    bundle's statement asks for; nothing else is allowed.
     """
 
     request_id: UUID
@@ -274,6 +275,8 @@ class Invocation:
     function: str
     version: str
     payload: bytes
+    may_query: bool
+    may_emit: bool
     limits: SandboxLimits = field(default_factory=SandboxLimits)
 
 

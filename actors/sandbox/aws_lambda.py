@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
 from actors.sandbox import limits as caps
 from actors.sandbox import outcome
-from actors.sandbox.events import Events, NotAnAnswer, TooManyEvents
+from actors.sandbox.events import Events, NotAnAnswer, NotAskedFor, TooManyEvents
 from actors.sandbox.invoker import Ask, Cancelled
 from actors.sandbox.runtime_api import told
 from trace_ray.alerts import Invocation, Invoked, OutcomeKind
@@ -95,7 +95,7 @@ class AwsLambda:
                 return _ended(OutcomeKind.TIMEOUT, f"it had not answered after {limits.wall_s:g} s", began)
         if call.error is not None:
             return _refused(call.error, began)
-        return _judged(call, Events(limits), invocation, began)
+        return _judged(call, Events(limits, allowed=invocation.may_emit), invocation, began)
 
     def _parameters(self, invocation: Invocation) -> dict[str, Any]:
         return {
@@ -117,7 +117,7 @@ def _judged(call: _Call, events: Events, invocation: Invocation, began: float) -
         return _ended(OutcomeKind.USER_ERROR, told(call.body), began, log=log)
     try:
         events.take_response(call.body)
-    except NotAnAnswer as error:
+    except (NotAnAnswer, NotAskedFor) as error:
         return _ended(OutcomeKind.BAD_OUTPUT, str(error), began, log=log)
     except TooManyEvents as error:
         return _ended(OutcomeKind.OUTPUT_LIMIT, str(error), began, log=log)

@@ -17,11 +17,17 @@ class NotAnAnswer(Exception):
     """What the handler returned is not JSON, or its `events` are no list of objects. One sentence."""
 
 
+class NotAskedFor(Exception):
+    """There are events, and the statement of the bundle asks for none. One sentence."""
+
+
 class Events:
     """The events of one invocation, in the order in which they came."""
 
-    def __init__(self, limits: SandboxLimits) -> None:
+    def __init__(self, limits: SandboxLimits, *, allowed: bool) -> None:
+        """Args: allowed: False refuses the first event."""
         self._limits = limits
+        self._allowed = allowed
         self._bytes = 0
         self.lines: list[bytes] = []
 
@@ -31,14 +37,14 @@ class Events:
         return self._limits.event_bytes - self._bytes
 
     def take(self, body: bytes) -> None:
-        """Add the lines of a body. Raises: TooManyEvents."""
+        """Add the lines of a body. Raises: TooManyEvents, NotAskedFor."""
         self._add([line for line in body.split(b"\n") if line.strip()])
 
     def take_response(self, body: bytes) -> None:
         """Add the `events` of what the handler returned, if there are some.
 
         Raises:
-            NotAnAnswer, TooManyEvents
+            NotAnAnswer, TooManyEvents, NotAskedFor
         """
         try:
             document = orjson.loads(body)
@@ -52,6 +58,8 @@ class Events:
         self._add([orjson.dumps(event) for event in events])  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  JSON
 
     def _add(self, lines: list[bytes]) -> None:
+        if lines and not self._allowed:
+            raise NotAskedFor("it emits events, and its statement asks for none: set requests.events, sign it anew")
         self._bytes += sum(map(len, lines))
         if self._bytes > self._limits.event_bytes:
             raise TooManyEvents(f"it emitted more than {self._limits.event_bytes >> 20} MiB of events")

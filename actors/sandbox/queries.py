@@ -37,6 +37,9 @@ def refusal(status: int, sentence: str) -> Reply:
 
 
 UNAVAILABLE: Final = refusal(502, "query_unavailable: the query service did not answer")
+NOT_ASKED_FOR: Final = refusal(
+    403, "the statement of this bundle asks for no queries: set requests.query, sign it anew"
+)
 TOO_MANY: Final = refusal(429, "too many queries in one invocation")
 TOO_LARGE: Final = refusal(413, "the answers of one invocation are too large: ask for fewer rows or columns")
 
@@ -88,8 +91,10 @@ class Queries:
     Answers come back through `finished`, when `fileno` is readable. `denied` and `unavailable` are evidence.
     """
 
-    def __init__(self, ask: Ask, limits: SandboxLimits) -> None:
+    def __init__(self, ask: Ask, limits: SandboxLimits, *, allowed: bool) -> None:
+        """Args: allowed: False refuses every question, as one for data that is not granted."""
         self._ask = ask
+        self._allowed = allowed
         self._limits = limits
         self._room = threading.BoundedSemaphore(caps.ASKS_AT_ONCE)
         self._bell, self._ring = socket.socketpair()
@@ -107,6 +112,9 @@ class Queries:
 
     def take(self, connection: Connection, body: bytes) -> Reply | None:
         """Ask; return a reply only when the question is not asked."""
+        if not self._allowed:
+            self.denied = True
+            return NOT_ASKED_FOR
         if self.calls >= self._limits.queries:
             return TOO_MANY
         try:

@@ -14,7 +14,7 @@ import orjson
 
 from actors.sandbox import limits as caps
 from actors.sandbox.connection import Connection, Request
-from actors.sandbox.events import Events, NotAnAnswer, TooManyEvents
+from actors.sandbox.events import Events, NotAnAnswer, NotAskedFor, TooManyEvents
 from actors.sandbox.outcome import Cause
 from actors.sandbox.queries import Queries, Reply, refusal
 from trace_ray.alerts import Invocation
@@ -165,6 +165,9 @@ class RuntimeApi:
         except TooManyEvents as error:
             self._finish(Cause.OUTPUT, str(error))
             return refusal(413, "too many events")
+        except NotAskedFor as error:
+            self._finish(Cause.BAD_RESPONSE, str(error))
+            return refusal(403, str(error))
         return ACCEPTED
 
     def _result(self, request: Request, given: str, kind: str) -> Reply:
@@ -181,7 +184,7 @@ class RuntimeApi:
     def _response(self, body: bytes, events: Events) -> None:
         try:
             events.take_response(body)
-        except NotAnAnswer as error:
+        except (NotAnAnswer, NotAskedFor) as error:
             self._finish(Cause.BAD_RESPONSE, str(error))
         except TooManyEvents as error:
             self._finish(Cause.OUTPUT, str(error))

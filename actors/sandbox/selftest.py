@@ -75,7 +75,18 @@ def _judged(answer: Invoked, *, alone: bool) -> list[Check]:
 
 def _run(invoker: RuntimeInvoker, probe: Path, event: Mapping[str, Any]) -> Invoked:
     return invoker.invoke(
-        Invocation(UUID(int=0), str(probe), "python", ENTRYPOINT, "self-test", "1", orjson.dumps(event), LIMITS),
+        Invocation(
+            request_id=UUID(int=0),
+            directory=str(probe),
+            language="python",
+            entrypoint=ENTRYPOINT,
+            function="self-test",
+            version="1",
+            payload=orjson.dumps(event),
+            may_query=True,
+            may_emit=True,
+            limits=LIMITS,
+        ),
         _answer,
         lambda: False,
     )

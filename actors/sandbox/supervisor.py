@@ -62,8 +62,9 @@ class Supervisor:
         invocation = _within_caps(invocation)
         if invocation.language not in self._backend.languages:
             return _refused(f"the backend {self._backend.name} does not run {invocation.language} on this machine")
-        queries = Queries(ask, invocation.limits)
-        work = Work(invocation, queries, Events(invocation.limits), environment.of(invocation))
+        queries = Queries(ask, invocation.limits, allowed=invocation.may_query)
+        events = Events(invocation.limits, allowed=invocation.may_emit)
+        work = Work(invocation, queries, events, environment.of(invocation))
         try:
             return self._run_ahead(work, cancelled) or self._run_cold(work, cancelled)
         except (LaunchFailed, CgroupUnavailable) as error:

@@ -40,8 +40,8 @@ class World:
     url: str
     scratch: Path
 
-    def push(self, handler: str, version: str = "1.0") -> str:
-        made = make({"handler.py": Packed(handler.encode(), False)}, version=version)
+    def push(self, handler: str, version: str = "1.0", **said: bool) -> str:
+        made = make({"handler.py": Packed(handler.encode(), False)}, None, version=version, **said)
         path = self.scratch / "zip"
         path.write_bytes(made.zip)
         self.objects.put(path, object_key(DEFAULT_ORG, made.digest))

@@ -90,6 +90,27 @@ def test_a_bundle_that_fails_publishes_nothing_and_says_why(world: World, outcom
     assert world.sink().messages == 0
 
 
+SILENT = {
+    "query_denied": ({"query": False}, HANDLER),
+    "bad_output": ({"events": False}, HANDLER),
+    "succeeded": ({"query": False, "events": False}, "def handler(event, context):\n    return {'events': []}\n"),
+}
+
+
+@pytest.mark.parametrize("outcome", list(SILENT))
+def test_a_bundle_gets_only_what_its_statement_asks_for(world: World, outcome: str) -> None:
+    requests, handler = SILENT[outcome]
+    name = f"silent_{outcome}"
+    world.watch(name, world.push(handler + f"#{name}\n", version=name.replace("_", "."), **requests))
+    while groups := world.lease():
+        world.settle([one for group in groups for one in world.run(group)])
+
+    counts, troubles = world.report(name)
+    assert counts == ({"succeeded": 6} if outcome == "succeeded" else {"dead": 6})
+    assert all(one.startswith(f"{outcome}: ") and "requests." in one for one in troubles)
+    assert world.sink().messages == 0
+
+
 def test_a_bundle_whose_key_is_revoked_is_never_leased_again(world: World) -> None:
     made = make({"handler.py": Packed(HANDLER.encode() + b"#2\n", False)}, version="2.0")
     digest = world.push(HANDLER + "#2\n", version="2.0")

@@ -176,7 +176,7 @@ def test_a_template_that_was_built_signed_and_stored_does_the_same_in_a_sandbox(
     with store.use(bundle, ring()) as stored:
         invocation = Invocation(
             UUID(int=7), str(stored.directory), stored.manifest.language, stored.manifest.entrypoint, "f", "1",
-            json.dumps(EVENT).encode(),
+            json.dumps(EVENT).encode(), settings.query, settings.events,
         )  # fmt: skip
         done = arena.supervisor().invoke(invocation, ask, lambda: False)
     assert done.outcome is OutcomeKind.OK, done.detail + done.log

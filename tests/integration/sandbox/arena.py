@@ -158,6 +158,8 @@ def invocation(directory: Path, payload: Mapping[str, Any], *, function: str, **
         function=function,
         version="1",
         payload=json.dumps(payload).encode(),
+        may_query=True,
+        may_emit=True,
         limits=dataclasses.replace(LIMITS, **limits),
     )
 

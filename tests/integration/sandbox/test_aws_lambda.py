@@ -18,7 +18,9 @@ from actors.sandbox.aws_lambda import AwsLambda, open_client
 from actors.sandbox.invoker import QueryAnswer, QueryCall
 from trace_ray.alerts import Invocation, Invoked, SandboxLimits
 
-ORDER = Invocation(UUID(int=7), "/unused", "python", "main.handler", "rule", "3", b"{}", SandboxLimits(response=1000))
+ORDER = Invocation(
+    UUID(int=7), "/unused", "python", "main.handler", "rule", "3", b"{}", True, True, SandboxLimits(response=1000)
+)
 
 
 class Api(BaseHTTPRequestHandler):

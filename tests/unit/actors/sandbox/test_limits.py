@@ -6,7 +6,9 @@ from uuid import UUID
 from actors.sandbox import environment, limits
 from trace_ray.alerts import Invocation, SandboxLimits
 
-ASKED = Invocation(UUID(int=1), "/store/ab", "python", "main.handler", "a rule\r\nX: y", "", b"{}")
+ASKED = Invocation(
+    UUID(int=1), "/store/ab", "python", "main.handler", "a rule\r\nX: y", "", b"{}", may_query=True, may_emit=True
+)
 
 
 def test_hard_caps_hold() -> None:
