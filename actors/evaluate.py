@@ -28,7 +28,6 @@ from trace_ray.alerts import (
     Invoked,
     OutcomeKind,
     Rule,
-    SandboxLimits,
     batch_key,
 )
 from trace_ray.bundle.manifest import Manifest
@@ -159,7 +158,7 @@ def _invocation(what: Assignment, directory: Path, manifest: Manifest) -> Invoca
         payload=orjson.dumps(payload),
         may_query=manifest.query,
         may_emit=manifest.events,
-        limits=SandboxLimits(wall_s=rule.timeout_s, cpu_s=rule.timeout_s, memory=rule.memory_mib << 20),
+        limits=rule.limits,
     )
 
 

@@ -25,6 +25,7 @@ from actors.term import DispatcherStatus, Evaluators, Term
 from actors.worker import Held, Worker
 from state.db import Database
 from trace_ray import config, logs
+from trace_ray.alerts import CAPS
 from trace_ray.build import build_id
 from trace_ray.contracts import AttemptKey, HeadRequest, LeaseGroup, WorkerId
 from trace_ray.key_files import open_keys
@@ -223,7 +224,7 @@ def evaluators(data_dir: Path, space: str, wake: asyncio.Event, *, lease_s: floa
         size=1,
         slots=config.EVALUATOR_SLOTS,
         silence_s=lease_s,
-        attempt_s=config.EVALUATION_MAX_S + lease_s,
+        attempt_s=CAPS.wall_s + lease_s,
         build=build_id(),
         prefix=runtime.EVALUATOR_PREFIX,
         wake=wake,

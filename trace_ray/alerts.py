@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any, Final, NewType
 from uuid import UUID, uuid5
 
 from trace_ray.contracts import AttemptKey, BlockRange, LeaseToken, OrgId, TaskId, WorkerId
@@ -71,6 +71,11 @@ class Rule:
     @property
     def rule_id(self) -> RuleId:
         return rule_id(self.org_id, self.name)
+
+    @property
+    def limits(self) -> "SandboxLimits":
+        """What an attempt may use. Processor time is not bounded apart: one processor has no more than wall time."""
+        return SandboxLimits(wall_s=self.timeout_s, cpu_s=self.timeout_s, memory=self.memory_mib << 20)
 
 
 def rule_id(org_id: OrgId, name: str) -> RuleId:
@@ -243,7 +248,7 @@ class OutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """Seconds, bytes and counts; defaults of design section 8, hard caps enforced by the sandbox."""
+    """Seconds, bytes and counts. The defaults are those of a rule that asks for nothing else; `CAPS` are the most."""
 
     wall_s: float = 30.0
     init_s: float = 5.0
@@ -257,6 +262,23 @@ class SandboxLimits:
     event_bytes: int = 16 << 20
     queries: int = 64
     query_bytes: int = 64 << 20
+
+
+CAPS: Final = SandboxLimits(  # hard: a rule file that asks for more is refused, and a sandbox gives no more
+    wall_s=900.0,
+    init_s=10.0,
+    cpu_s=3600.0,  # wall time and one processor bound it before
+    memory=3 << 30,
+    pids=256,
+    tmp=512 << 20,
+    output=256 << 10,
+    response=6 << 20,
+    events=1_000_000,
+    event_bytes=64 << 20,
+    queries=256,
+    query_bytes=512 << 20,
+)
+FLOOR_MEMORY: Final = 32 << 20  # less does not hold an interpreter
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,6 @@ DELIVERY_RETRIES: Final = RetryPolicy(5.0, 1800.0, 12, 12)
 # --- alerts ------------------------------------------------------------------------------------------------------
 
 EVALUATOR_SLOTS: Final = 4  # sandboxes at once in an evaluator: they wait for answers more than they compute
-EVALUATION_MAX_S: Final = 900.0  # no rule may ask for more
 
 # --- queries ------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from trace_ray import jobyaml
-from trace_ray.alerts import Mode, Rule, SandboxLimits, Severity, Throttle
+from trace_ray.alerts import CAPS, FLOOR_MEMORY, Mode, Rule, SandboxLimits, Severity, Throttle
 from trace_ray.contracts import OrgId
 from trace_ray.errors import RefusedInput
 from trace_ray.jobfile import PUBLISHED
@@ -26,9 +26,9 @@ BUNDLE: Final = r"^([0-9a-f]{64}|[a-z][a-z0-9_-]{0,63}(@[0-9A-Za-z][0-9A-Za-z.+_
 MAX_DATASETS: Final = 16
 MAX_CHANNELS: Final = 16
 MAX_PARAMETERS: Final = 64 * 1024  # bytes of JSON: each attempt is given them
-MAX_TIMEOUT_S: Final = 900.0  # hard caps of the sandbox
-MAX_MEMORY_MIB: Final = 3072
-MIN_MEMORY_MIB: Final = 32  # an interpreter alone needs about 20
+MAX_TIMEOUT_S: Final = CAPS.wall_s
+MAX_MEMORY_MIB: Final = CAPS.memory >> 20
+MIN_MEMORY_MIB: Final = FLOOR_MEMORY >> 20
 MAX_AGE_S: Final = 30 * 86_400.0
 MAX_COUNT: Final = 100_000
 DEFAULTS: Final = SandboxLimits()
@@ -214,6 +214,8 @@ def _sentence(detail: ErrorDetails, path: jobyaml.Path) -> str:
         case "int_type" | "bool_type" | "float_type":
             what, meant = mistyped(detail)
             return f"{value} is not {what}: {f'write {meant}' if meant else advice}"
+        case "less_than_equal" if path[:1] == ("limits",):
+            return f"{value} is above the hard cap of sandboxes: {advice}"
         case "greater_than_equal" | "less_than_equal":
             return f"{value} is out of bounds: {advice}"
         case "too_short" | "too_long":

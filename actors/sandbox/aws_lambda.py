@@ -23,7 +23,7 @@ from actors.sandbox import outcome
 from actors.sandbox.events import Events, NotAnAnswer, NotAskedFor, TooManyEvents
 from actors.sandbox.invoker import Ask, Cancelled
 from actors.sandbox.runtime_api import told
-from trace_ray.alerts import Invocation, Invoked, OutcomeKind
+from trace_ray.alerts import CAPS, Invocation, Invoked, OutcomeKind
 
 CONNECT_S: Final = 5.0
 SPARE_S: Final = 5.0  # for the way there and back, and a cold start that the function's own limit does not count
@@ -41,7 +41,7 @@ def open_client(*, region: str, endpoint: str | None = None) -> LambdaClient:
     """Return a client with the credentials that botocore finds. `endpoint`: another address than Amazon's."""
     config = Config(
         connect_timeout=CONNECT_S,
-        read_timeout=caps.CAPS.wall_s + caps.CAPS.init_s + SPARE_S,
+        read_timeout=CAPS.wall_s + CAPS.init_s + SPARE_S,
         retries={"total_max_attempts": 1},
         max_pool_connections=64,
     )

@@ -3,25 +3,9 @@
 from dataclasses import fields
 from typing import Final
 
-from trace_ray.alerts import SandboxLimits
+from trace_ray.alerts import CAPS, FLOOR_MEMORY, SandboxLimits
 
 MIB: Final = 1 << 20
-
-CAPS: Final = SandboxLimits(
-    wall_s=900.0,
-    init_s=10.0,
-    cpu_s=3600.0,  # wall time and one processor bound it before
-    memory=3 << 30,
-    pids=256,
-    tmp=512 * MIB,
-    output=256 << 10,
-    response=6 * MIB,
-    events=1_000_000,
-    event_bytes=64 * MIB,
-    queries=256,
-    query_bytes=512 * MIB,
-)
-FLOOR_MEMORY: Final = 32 * MIB  # less does not hold an interpreter
 
 OPEN_FILES: Final = 256
 MEMLOCK: Final = 64 << 10
@@ -42,7 +26,10 @@ ROWS_PER_QUERY: Final = 100_000
 
 
 def capped(limits: SandboxLimits) -> SandboxLimits:
-    """Return the limits, none above its hard cap; memory is at least what an interpreter needs."""
+    """Return the limits, none above its hard cap; memory is at least what an interpreter needs.
+
+    A rule file that asks for more is refused, so that this changes nothing of a rule: it is the second wall.
+    """
     values = {
         field.name: max(0, min(getattr(limits, field.name), getattr(CAPS, field.name)))
         for field in fields(SandboxLimits)

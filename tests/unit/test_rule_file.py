@@ -10,6 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors.sandbox.limits import capped
 from tests.job_files import changed
 from tests.rule_files import DIGEST, GOOD, problems, write
 from trace_ray import rulefile
@@ -17,6 +18,7 @@ from trace_ray.alerts import Mode, Rule, Severity, Throttle
 from trace_ray.bundle import project
 from trace_ray.contracts import DEFAULT_ORG, OrgId
 from trace_ray.errors import RefusedInput
+from trace_ray.rulefile import MAX_MEMORY_MIB, MAX_TIMEOUT_S, MIN_MEMORY_MIB
 
 REPOSITORY = Path(__file__).parents[2]
 SHORT = f"kind: alert_rule\nname: watch\nbundle: {DIGEST}\ndatasets: [devnet_logs]\n"
@@ -62,6 +64,14 @@ def test_a_complete_file_becomes_a_rule(tmp_path: Path) -> None:
         throttle=Throttle(3, 60.0),
         yaml_hash=rule.yaml_hash,
     )
+
+
+@pytest.mark.parametrize(("timeout", "memory"), [(MAX_TIMEOUT_S, MAX_MEMORY_MIB), (1, MIN_MEMORY_MIB)])
+def test_what_a_file_may_ask_for_is_what_a_sandbox_gives(tmp_path: Path, timeout: float, memory: int) -> None:
+    text = GOOD.replace("timeout_seconds: 60", f"timeout_seconds: {timeout}")
+    rule = read(tmp_path, text.replace("memory_mib: 128", f"memory_mib: {memory}"))
+    assert (rule.limits.wall_s, rule.limits.memory) == (timeout, memory << 20)
+    assert capped(rule.limits) == rule.limits
 
 
 def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
@@ -155,8 +165,14 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("severity: critical", "severity: high", "8: severity: 'high' is not known here: write info, warning or critical"),
     ("mode: shadow", "mode: dry", "9: mode: 'dry' is not known here: write live or shadow"),
     ("enabled: false", "enabled: no", "10: enabled: 'no' is not true or false: write false"),
-    ("  timeout_seconds: 60", "  timeout_seconds: 901", "12: limits.timeout_seconds: 901 is out of bounds: "
+    ("  timeout_seconds: 60", "  timeout_seconds: 901", "12: limits.timeout_seconds: 901 is above the hard cap "
+     "of sandboxes: write a number from 1 to 900"),
+    ("  timeout_seconds: 60", "  timeout_seconds: 0", "12: limits.timeout_seconds: 0 is out of bounds: "
      "write a number from 1 to 900"),
+    ("  memory_mib: 128", "  memory_mib: 3073", "13: limits.memory_mib: 3073 is above the hard cap of sandboxes: "
+     "write a whole number from 32 to 3072"),
+    ("  memory_mib: 128", "  memory_mib: 31", "13: limits.memory_mib: 31 is out of bounds: "
+     "write a whole number from 32 to 3072"),
     ("  memory_mib: 128", "  memory_mib: 1_024", "13: limits.memory_mib: '1_024' is not a whole number: write 1024"),
     ("  memory_mib: 128", "  memory: 128", "13: limits.memory: 'memory' is not a key of limits: write memory_mib"),
     ("  count: 3", "  count: 0", "16: throttle.count: 0 is out of bounds: write a whole number from 1 to 100000"),

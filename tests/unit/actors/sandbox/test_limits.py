@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 from uuid import UUID
 
 from actors.sandbox import environment, limits
-from trace_ray.alerts import Invocation, SandboxLimits
+from trace_ray.alerts import CAPS, FLOOR_MEMORY, Invocation, SandboxLimits
 
 ASKED = Invocation(
     UUID(int=1), "/store/ab", "python", "main.handler", "a rule\r\nX: y", "", b"{}", may_query=True, may_emit=True
@@ -13,9 +13,9 @@ ASKED = Invocation(
 
 def test_hard_caps_hold() -> None:
     huge = SandboxLimits(**{field.name: 1 << 60 for field in fields(SandboxLimits)})
-    assert limits.capped(huge) == limits.CAPS
+    assert limits.capped(huge) == CAPS
     nothing = SandboxLimits(**{field.name: -1 for field in fields(SandboxLimits)})
-    assert limits.capped(nothing).memory == limits.FLOOR_MEMORY
+    assert limits.capped(nothing).memory == FLOOR_MEMORY
     assert limits.capped(nothing).wall_s == 0
     assert limits.capped(SandboxLimits()) == SandboxLimits()
 
