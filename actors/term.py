@@ -14,6 +14,7 @@ from actors.crew import Crew
 from actors.dispatcher import Dispatcher, Inbox, Orders
 from actors.handles import WorkerHandle
 from actors.orders import Evaluated
+from actors.runtime import EVALUATOR_PREFIX
 from trace_ray.contracts import HeadRequest, WorkerId
 from trace_ray.errors import DatabaseUnavailable, FencedError, TraceError
 
@@ -33,15 +34,29 @@ Record = Callable[[Orders], None]
 class DispatcherStatus:
     """What the Dispatcher says of itself: swapped as a whole after each tick. `last_error` is one sentence or None.
 
-    `stopped`: its term was ended by order, and it will not lead again.
+    `members` are those of all crews. `stopped`: its term was ended by order, and it will not lead again.
     """
 
     epoch: int
     leading: bool
     ticks: int
-    workers: tuple[Mapping[str, object], ...]
+    members: tuple[Mapping[str, object], ...]
     last_error: str | None
     stopped: bool = False
+
+    @property
+    def workers(self) -> list[Mapping[str, object]]:
+        """Those that sync ranges."""
+        return [one for one in self.members if not _evaluates(one)]
+
+    @property
+    def evaluators(self) -> list[Mapping[str, object]]:
+        """Those that run alert rules; there are none before the first rule is enabled."""
+        return [one for one in self.members if _evaluates(one)]
+
+
+def _evaluates(member: Mapping[str, object]) -> bool:
+    return str(member["worker_id"]).startswith(EVALUATOR_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,5 +281,5 @@ class Term:
             self._crew.wake.clear()
 
     def _tell(self, error: str | None) -> None:
-        workers = tuple(one for crew in self._crews for one in crew.status())
-        self.status = DispatcherStatus(int(self._core.epoch), error is None, self._ticks, workers, error)
+        members = tuple(one for crew in self._crews for one in crew.status())
+        self.status = DispatcherStatus(int(self._core.epoch), error is None, self._ticks, members, error)

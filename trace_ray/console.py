@@ -62,7 +62,10 @@ def progress_bar(title: str, *, total: int) -> Generator[Callable[[int], None]]:
 
 def print_stack(status: "StackStatus", token: Path | None) -> None:
     """Say where the parts of the stack are; `token` is the file that lets other Ray tools into our own cluster."""
-    say(f"Stack is up: Postgres {status.postgres}, Ray at {status.ray}, {len(status.dispatcher.workers)} workers")
+    workers = _counted(len(status.dispatcher.workers), "worker")
+    say(f"Stack is up: Postgres {status.postgres}, Ray at {status.ray}, {workers}")
+    if status.dispatcher.evaluators:
+        say(f"Alert rules run on {_counted(len(status.dispatcher.evaluators), 'evaluator')}")
     if status.http:
         say(f"Queries: {status.http}/v1/query, see {status.http}/docs; `trace-ray token --user NAME` makes a token")
     if status.dashboard:
@@ -70,6 +73,10 @@ def print_stack(status: "StackStatus", token: Path | None) -> None:
     if token:
         say(f"It asks for the token in {token}; other Ray tools take it by")
         say(f"  export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token}")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def print_applied(job: Job, applied: Applied) -> None:

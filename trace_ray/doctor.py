@@ -9,11 +9,11 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from query import confine
 from state import migrate, rules
@@ -27,6 +27,9 @@ from trace_ray.lite import anvil, devnet, ray_cluster
 from trace_ray.lite.effective import effective
 from trace_ray.lite.postgres import LocalPostgres
 from trace_ray.storage import open_store
+
+if TYPE_CHECKING:
+    from actors.term import DispatcherStatus  # imports Ray, which must see the cluster's token first
 
 State = Literal["works", "limited", "broken", "info"]
 
@@ -56,10 +59,10 @@ def examine() -> list[Finding]:
         settings = effective(config.read_settings())
     except RefusedInput as error:
         return [Finding("settings", "broken", problem, "correct the variable") for problem in error.problems]
-    looks: list[Callable[[Settings], Finding]] = [
+    looks: list[Callable[[Settings], Finding | list[Finding]]] = [
         _python, _data_dir, _postgres, _ray, _engine, _store, _sandbox, _bundles, _node, _stack
     ]  # fmt: skip
-    findings = [_look(look, settings) for look in looks]
+    findings = [finding for look in looks for finding in _look(look, settings)]
     findings += [
         _provider(name, index, url) for name, pool in settings.rpc_pools.items() for index, url in enumerate(pool.urls)
     ]
@@ -73,11 +76,12 @@ def examine() -> list[Finding]:
     ]
 
 
-def _look(look: Callable[[Settings], Finding], settings: Settings) -> Finding:
+def _look(look: Callable[[Settings], Finding | list[Finding]], settings: Settings) -> list[Finding]:
     try:
-        return look(settings)
+        found = look(settings)
     except TraceError as error:
-        return Finding(PARTS.get(look.__name__, look.__name__.strip("_")), "broken", str(error))
+        return [Finding(PARTS.get(look.__name__, look.__name__.strip("_")), "broken", str(error))]
+    return found if isinstance(found, list) else [found]
 
 
 def _python(_: Settings) -> Finding:
@@ -200,19 +204,32 @@ def _node(settings: Settings) -> Finding:
     return Finding(part, "works", "anvil is not installed yet: `trace-ray devnet` installs it")
 
 
-def _stack(settings: Settings) -> Finding:
+def _stack(settings: Settings) -> list[Finding]:
     part = "stack"
     cluster = ray_cluster.find(settings)
     if cluster is None or settings.state_database_url is None:
-        return Finding(part, "info", "not running", "`trace-ray up` starts it")
+        return [Finding(part, "info", "not running", "`trace-ray up` starts it")]
     from trace_ray.lite import stack  # imports Ray, which must see the cluster's token first
 
     status = stack.dispatcher_status(settings, cluster)
     if status is None:
-        return Finding(part, "limited", "Ray runs, the Dispatcher does not", "`trace-ray up` starts it")
-    ready = sum(bool(worker["ready"]) for worker in status.workers)
-    text = f"Dispatcher epoch {status.epoch}, {ready} of {len(status.workers)} workers ready"
-    return Finding(part, "works" if status.leading else "limited", text, status.last_error)
+        return [Finding(part, "limited", "Ray runs, the Dispatcher does not", "`trace-ray up` starts it")]
+    return dispatcher_findings(status, has_rules=_has_rules(settings))
+
+
+def dispatcher_findings(status: "DispatcherStatus", *, has_rules: bool) -> list[Finding]:
+    """Return what a Dispatcher says of its workers, and of its evaluators where there are some or should be."""
+    text = f"Dispatcher epoch {status.epoch}, {_ready(status.workers)} workers ready"
+    findings = [Finding("stack", "works" if status.leading else "limited", text, status.last_error)]
+    if has_rules or status.evaluators:
+        works = any(one["ready"] for one in status.evaluators) or not has_rules
+        text = f"{_ready(status.evaluators)} ready"
+        findings.append(Finding("evaluators", "works" if works else "limited", text))
+    return findings
+
+
+def _ready(members: Sequence[Mapping[str, object]]) -> str:
+    return f"{sum(bool(one['ready']) for one in members)} of {len(members)}"
 
 
 def _provider(name: str, index: int, url: str) -> Finding:

@@ -16,7 +16,7 @@ from actors.dispatcher import Dispatcher, HeadAnswer, Timing
 from actors.leased import Leased
 from actors.orders import Evaluated, EvaluationGroup
 from actors.runtime import EVALUATOR_PREFIX
-from actors.term import Evaluators, Term
+from actors.term import DispatcherStatus, Evaluators, Term
 from actors.worker import Held, Worker
 from state import bundles, rules
 from state.db import Connection, Database, connect
@@ -45,12 +45,12 @@ def handler(event, context):
 
 @dataclass
 class Remote:
-    """An Evaluator actor as the Dispatcher meets it; its methods run in threads. `deaf`: calls to it get lost."""
+    """An Evaluator actor as the Dispatcher meets it; its methods run in threads. `seen`: what that said at the end."""
 
     worker_id: WorkerId
     world: World
-    deaf: bool = False
     ended: list[str] = field(default_factory=list)
+    seen: DispatcherStatus | None = None
 
     def __post_init__(self) -> None:
         self.leased = Leased(self.world.evaluator.run)
@@ -103,6 +103,7 @@ def dispatched(world: World) -> Generator[Remote]:
         term = Term(core, ranges, evaluators=sides, living=dict, record=lambda _: None)
         running = asyncio.create_task(term.run())
         await asyncio.to_thread(over.wait)
+        remote.seen = term.status
         await term.stop(drain_s=10)
         await running
 
@@ -178,6 +179,9 @@ def test_a_lost_lease_kills_the_sandbox_and_publishes_nothing(
             wait_until(lambda: world.report(name)[0]["dead"] == EVALUATIONS, what="the other evaluations", timeout_s=20)
 
     assert remote.ended == ["lost_lease"]
+    assert remote.seen is not None
+    assert [one["worker_id"] for one in remote.seen.workers] == ["cryo/0.0"]
+    assert [one["worker_id"] for one in remote.seen.evaluators] == ["evaluator/0.0"]
     assert arena.survivors("alarm") == []
     assert list(world.objects.list("batches/")) == []
     assert world.sink().messages == 0
