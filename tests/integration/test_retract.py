@@ -21,9 +21,9 @@ from state.db import Connection, Database, connect
 from tests import alert_events, pg
 from tests.conftest import wait_until
 from tests.integration.query.conftest import block, hash_of, log
+from tests.integration.sink.sunk import line
 from tests.integration.state import watching
 from tests.integration.state.ledger import POLICY, Ledger
-from tests.integration.test_sink import line
 from tests.served import offer, publish, settings_for
 from trace_ray.alerts import AlertEvent, DeliveryId, DeliveryKind, DeliveryState, EvaluationLease, Rule, event_id
 from trace_ray.channels import Sent
