@@ -81,6 +81,9 @@ def world(postgres: LocalPostgres, tmp_path_factory: pytest.TempPathFactory, wor
         yield one
 
 
+def nothing() -> None: ...
+
+
 @contextmanager
 def dispatched(world: World) -> Generator[Remote]:
     """Let a Dispatcher run evaluations on one evaluator with one slot, in a loop of its own."""
@@ -99,7 +102,7 @@ def dispatched(world: World) -> Generator[Remote]:
             timing=Timing(lease_s=60.0, leader_s=60.0, policy=NO_WAIT),
             evaluations=world.evaluations,
         )
-        sides = Evaluators(crew, lambda: None, lambda: None)
+        sides = Evaluators(crew, lambda: nothing, nothing)
         term = Term(core, ranges, evaluators=sides, living=dict, record=lambda _: None)
         running = asyncio.create_task(term.run())
         await asyncio.to_thread(over.wait)
