@@ -129,6 +129,16 @@ class Crew:
             if index not in places:
                 self._background_task(self._hire(worker_name(index, 0, self._prefix)))
 
+    def resize(self, size: int) -> None:
+        """Have so many places from now on: new ones are filled, and who is beyond the last goes once it is idle."""
+        before, self._size = self._size, size
+        members = {worker_place(worker_id)[0]: member for worker_id, member in self._members.items()}
+        for index, member in members.items():
+            member.retiring = index >= size or not member.same_build
+        for index in range(before, size):
+            if index not in members:
+                self._background_task(self._hire(worker_name(index, 0, self._prefix)))
+
     def dismiss(self) -> tuple[WorkerId, ...]:
         """End every worker and return their names, whose leases are to be freed."""
         for task in self._background:
@@ -152,6 +162,8 @@ class Crew:
         return any(member.busy_slots() for member in self._members.values())
 
     async def _hire(self, worker_id: WorkerId) -> None:
+        if worker_place(worker_id)[0] >= self._size:  # its place is gone
+            return
         try:
             member = Member(worker_id, self._spawn(worker_id), same_build=True)
         except Exception:  # Ray may be starting again; a place of the pool must not be lost for it
@@ -185,11 +197,11 @@ class Crew:
         self._background_task(self._replace(worker_name(index, generation + 1, self._prefix), self._deaths[index]))
 
     async def _retire(self, member: Member) -> None:
-        """Replace an idle worker of another build. It holds nothing, so no lease is freed."""
+        """Replace an idle worker of another build, or whose place is gone. It holds nothing, so no lease is freed."""
         index, generation = worker_place(member.worker_id)
         del self._members[member.worker_id]
         self._kill(member.handle)
-        logger.info("worker of another build replaced", extra={"worker_id": member.worker_id})
+        logger.info("worker retired", extra={"worker_id": member.worker_id})
         await self._hire(worker_name(index, generation + 1, self._prefix))
 
     async def _replace(self, worker_id: WorkerId, deaths: int) -> None:

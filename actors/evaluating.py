@@ -38,16 +38,18 @@ class Refuses:
         return ended(OutcomeKind.SANDBOX_UNAVAILABLE, self._why)
 
 
-def make_evaluator(settings: Settings) -> Evaluator:
-    """Return the evaluator of this machine. Where no sandbox works it refuses every evaluation with the reason."""
+def make_evaluator(settings: Settings, queries: httpx.BaseTransport) -> Evaluator:
+    """Return the evaluator of this machine. Where no sandbox works it refuses every evaluation with the reason.
+
+    Args:
+        queries: The way to the query service.
+    """
     home = sandbox_home(settings)
     objects = open_store(
         settings.object_store, data_dir=settings.data_dir, s3_endpoint=settings.s3_endpoint, s3=settings.s3
     )
     http = httpx.Client(
-        base_url=f"http://127.0.0.1:{settings.http_port}",
-        timeout=httpx.Timeout(TASK_QUERY_S + CONNECT_S, connect=CONNECT_S),
-        trust_env=False,
+        base_url="http://query-service", transport=queries, timeout=httpx.Timeout(TASK_QUERY_S + CONNECT_S)
     )
     return Evaluator(
         make_invoker(settings),

@@ -9,7 +9,8 @@ from trace_ray.contracts import AttemptKey, WorkerId
 @dataclass(slots=True)
 class Member:
     """One worker. `ready` once it has answered; `heard_at` is monotonic. `retiring`: it runs the code of another build,
-    so it gets no more leases and is replaced once it holds nothing. `same_build`: it is known to run ours.
+    or its place is gone, so it gets no more leases and is replaced, or goes, once it holds nothing. `same_build`: it is
+    known to run ours.
 
     `sent` waits for an awaited call, by its number; `adopted` is asked for, both since an instant; `delivered` outcomes
     are here but still kept by the worker, `committed` ones it may forget.

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import ray
 
 from actors import runtime, wire
@@ -42,6 +43,10 @@ LOOK_BACK_S: Final = 10.0  # a longer mean only makes Serve act later
 REPORT_S: Final = 5.0  # replicas tell their load so often
 LONGEST_S: Final = config.TASK_QUERY_S + 30.0  # a question, and the upload and audit of its answer
 STARTS: Final = 3  # tries of a build that does not start, before the one that runs is left alone
+
+INSIDE: Final = "http://127.0.0.1"  # nothing is connected to
+
+Relayed = tuple[int, dict[str, str], bytes]
 
 actor: Final[Any] = ray.remote  # its types know no concurrency groups
 
@@ -103,7 +108,8 @@ class Evaluator:
         build_id()
         settings = config.load_stack(data_dir)
         logs.set_up(json=True, secrets=config.secrets(settings))
-        self._leased = Leased(make_evaluator(settings).run)
+        transport = runtime.QueryTransport(runtime.namespace(data_dir))
+        self._leased = Leased(make_evaluator(settings, transport).run)
         self._worker = Worker(worker_id, self._leased.run)
 
     @ray.method
@@ -217,7 +223,7 @@ def begin_term(data_dir: Path) -> Term:
 
 
 def evaluators(data_dir: Path, space: str, wake: asyncio.Event, *, lease_s: float) -> Evaluators:
-    """Wire what alerts need: one evaluator, which runs as many sandboxes as fit, and the sink with the deliveries."""
+    """Wire what alerts need: an evaluator for each node, which runs as many sandboxes as fit; the sink, deliveries."""
     crew = Crew(
         partial(spawn_evaluator, data_dir=data_dir, space=space),
         runtime.kill,
@@ -230,7 +236,10 @@ def evaluators(data_dir: Path, space: str, wake: asyncio.Event, *, lease_s: floa
         wake=wake,
     )
     return Evaluators(
-        crew, partial(runtime.ensure_alerts, Alerts, data_dir=data_dir), partial(runtime.end_alerts, space)
+        crew,
+        begin=partial(runtime.ensure_alerts, Alerts, data_dir=data_dir),
+        end=partial(runtime.end_alerts, space),
+        places=partial(runtime.nodes, most=config.MAX_EVALUATORS),
     )
 
 
@@ -288,7 +297,18 @@ def query_application(data_dir: Path, *, embedded: bool) -> Any:
         def build(self) -> str:
             return build_id()
 
+        async def relay(self, path: str, headers: dict[str, str], body: bytes) -> Relayed:
+            return await relayed(self, path, headers, body)
+
     return QueryService.bind(build_id())
+
+
+async def relayed(replica: Any, path: str, headers: dict[str, str], body: bytes) -> Relayed:
+    """Answer what came by Ray as if it had come by HTTP: status, headers, body."""
+    inside = httpx.ASGITransport(app=replica.app)  # a property that `serve.ingress` adds
+    async with httpx.AsyncClient(transport=inside, base_url=INSIDE, timeout=None) as client:  # noqa: S113 - the app's
+        answer = await client.post(path, headers=headers | {"Accept-Encoding": "identity"}, content=body)
+    return answer.status_code, dict(answer.headers), answer.content
 
 
 def query_app(data_dir: Path) -> Any:

@@ -16,9 +16,11 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
+import httpx
 import ray
 from ray.exceptions import (
     ActorUnavailableError,
@@ -194,6 +196,12 @@ def workers(space: str) -> dict[WorkerId, WorkerHandle]:
     return found
 
 
+def nodes(*, most: int) -> int:
+    """Return on how many living nodes a worker has room, if nothing else ran there: 1 to `most`."""
+    found = cast(Iterable[Mapping[str, Any]], ray.nodes())
+    return max(1, min(most, sum(one["Alive"] and one["Resources"].get("CPU", 0.0) >= WORKER_CPUS for one in found)))
+
+
 def kill(handle: DispatcherHandle | WorkerHandle) -> None:
     """End an actor at once and for good."""
     ray.kill(cast(Any, handle), no_restart=True)
@@ -313,6 +321,29 @@ def serve_queries(application: Any, *, space: str, port: int, build: str) -> Non
         raise StackUnavailable(
             f"no HTTP on port {port}: set TRACE_HTTP_PORT to a free port, then run `trace-ray up` again"
         ) from error
+
+
+class QueryTransport(httpx.BaseTransport):
+    """Carries requests to a replica of the query service on any node; a proxy is heard on its own node alone."""
+
+    def __init__(self, space: str) -> None:
+        from ray import serve  # now, and not while a handler waits for its first answer
+
+        self._find = partial(serve.get_app_handle, space)
+        self._handle: Any = None
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Raises: httpx.TransportError: nothing answers."""
+        from ray.serve.exceptions import RayServeException
+
+        try:
+            self._handle = self._handle or self._find()
+            asked = self._handle.relay.remote(request.url.path, dict(request.headers), request.read())
+            status, headers, body = asked.result(timeout_s=request.extensions["timeout"]["read"])
+        except (RayError, RayServeException, TimeoutError) as error:
+            self._handle = None
+            raise httpx.ConnectError("the query service does not answer", request=request) from error
+        return httpx.Response(status, headers=headers, content=body)
 
 
 def end_queries(space: str, *, drain_s: float) -> bool:

@@ -26,6 +26,7 @@ LEAD_RETRY_S = 0.5
 DATABASE_RETRY_S = 1.0
 UPKEEP_DELAY_S = 60.0  # a Dispatcher that dies at once must not list a bucket each time
 UPKEEP_S = 3600.0
+PLACES_S = 10.0  # nodes come and go by the minute
 
 Record = Callable[[Orders], None]
 
@@ -63,12 +64,14 @@ def _evaluates(member: Mapping[str, object]) -> bool:
 class Evaluators:
     """What alerts need beside the ledger: `begin` starts what sinks and delivers events, `end` stops it.
 
-    What `begin` returns wakes the sink, and returns at once. `crew` shares its `wake` with that of the ranges.
+    What `begin` returns wakes the sink, and returns at once. `crew` shares its `wake` with that of the ranges; it has as
+    many places as `places` says, which may block.
     """
 
     crew: Crew
     begin: Callable[[], Callable[[], object]]
     end: Callable[[], object]
+    places: Callable[[], int]
 
 
 class Term:
@@ -88,6 +91,7 @@ class Term:
         self._crew = crew
         self._evaluators = evaluators
         self._wake_sink: Callable[[], object] | None = None  # once a rule wants evaluations
+        self._spreading: asyncio.Task[None] | None = None
         self._crews = (crew, evaluators.crew) if evaluators else (crew,)
         self._living = living
         self._record = record
@@ -114,6 +118,8 @@ class Term:
                     await self._pause()
             finally:
                 tending.cancel()
+                if self._spreading:
+                    self._spreading.cancel()
         finally:
             self.ended.set()
 
@@ -253,6 +259,16 @@ class Term:
         if wanted and self._evaluators and not self._wake_sink:
             self._wake_sink = self._evaluators.begin()
             self._evaluators.crew.start()
+            self._spreading = asyncio.create_task(self._spread(self._evaluators))
+
+    async def _spread(self, evaluators: Evaluators) -> None:
+        """Follow the nodes that come and go."""
+        while True:
+            try:
+                evaluators.crew.resize(await asyncio.to_thread(evaluators.places))
+            except Exception:  # Ray may be starting again
+                logger.exception("nodes cannot be counted")
+            await asyncio.sleep(PLACES_S)
 
     def _ask_head(self, request: HeadRequest) -> None:
         key = (request.rpc_pool, request.chain_id)

@@ -268,7 +268,7 @@ def withdraw(conn: Connection, epoch: Epoch, running: Sequence[AttemptKey]) -> l
     What may not go on loses its lease here and is evaluated again, if ever: its rule is paused or gone, or its bundle,
     or the last trusted key that signed it, is revoked. No budget is spent.
     """
-    rows = conn.execute(SQL["standing"], _keys(running)).fetchall()
+    rows = conn.execute(SQL["standing"], {**_keys(running), "epoch": epoch}).fetchall()
     over = [_key(row) for row in rows if row["over"] or (row["doubted"] and not _vouched(conn, row))]
     if over:
         conn.execute(SQL["withdraw"], {**_keys(over), "epoch": epoch})

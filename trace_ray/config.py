@@ -47,6 +47,7 @@ DELIVERY_RETRIES: Final = RetryPolicy(5.0, 1800.0, 12, 12)
 
 # --- alerts ------------------------------------------------------------------------------------------------------
 
+MAX_EVALUATORS: Final = 32  # one for each node; more would ask more of the query service than its replicas answer
 EVALUATOR_SLOTS: Final = 4  # sandboxes at once in an evaluator: they wait for answers more than they compute
 
 # --- queries ------------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ JOIN state.tasks t ON t.task_id = i.task_id AND t.attempt = i.attempt AND t.leas
 JOIN state.attempts a ON a.task_id = t.task_id AND a.attempt = t.attempt
 LEFT JOIN state.rules r ON r.rule_id = t.job_id
 LEFT JOIN state.rule_revisions v ON v.rule_id = r.rule_id AND v.revision = a.rule_revision
-WHERE t.kind = 'evaluation' AND t.state = 'running';
+WHERE t.kind = 'evaluation' AND t.state = 'running' AND state.leads(%(epoch)s::bigint);
 
 -- name: withdraw
 -- Running attempts lose their lease, and their evaluations wait again. This spends no budget: nobody failed.

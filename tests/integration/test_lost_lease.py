@@ -102,7 +102,7 @@ def dispatched(world: World) -> Generator[Remote]:
             timing=Timing(lease_s=60.0, leader_s=60.0, policy=NO_WAIT),
             evaluations=world.evaluations,
         )
-        sides = Evaluators(crew, lambda: nothing, nothing)
+        sides = Evaluators(crew, begin=lambda: nothing, end=nothing, places=lambda: 1)
         term = Term(core, ranges, evaluators=sides, living=dict, record=lambda _: None)
         running = asyncio.create_task(term.run())
         await asyncio.to_thread(over.wait)

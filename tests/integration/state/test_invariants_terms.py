@@ -194,6 +194,7 @@ def calls(ledger: Ledger) -> dict[str, Callable[[Connection], object]]:
         "evaluations.fail_evaluations": lambda conn: evaluations.fail_evaluations(
             conn, epoch, [Failure(evaluation(ledger), "crash", "crash", True)], policy=POLICY
         ),
+        "evaluations.withdraw": lambda conn: evaluations.withdraw(conn, epoch, [evaluation(ledger)]),
         "jobs.doubt_heads": lambda conn: jobs.doubt_heads(conn, epoch, [keys[0].task_id]),
         "jobs.lock_cursors": lambda conn: jobs.lock_cursors(conn, epoch),
         "jobs.plan": lambda conn: jobs.plan(conn, epoch),

@@ -197,3 +197,28 @@ def test_a_frozen_dispatcher_does_not_bury_workers_for_its_own_silence() -> None
             assert not handle.killed
 
     asyncio.run(scene())
+
+
+def test_a_crew_follows_the_number_of_its_places() -> None:
+    second, third = WorkerId("cryo/1.0"), WorkerId("cryo/2.0")
+
+    async def scene() -> None:
+        async with Pool() as pool:
+            pool.crew.start()
+            pool.crew.resize(3)
+            await pool.until(lambda inbox: set(inbox.slots) == {FIRST, second, third})
+            gone = pool.spawned[third]
+            pool.crew.place([group(third)])
+            pool.crew.resize(2)
+            assert set(pool.crew.collect().slots) == {FIRST, second}
+            gone.go.set()
+            inbox = await pool.until(lambda inbox: bool(inbox.outcomes))
+            assert not gone.killed, "its outcome is not committed yet"
+            pool.crew.settled([outcome.attempt for outcome in inbox.outcomes])
+            await pool.until(lambda _: gone.killed)
+            assert [row["worker_id"] for row in pool.crew.status()] == [FIRST, second]
+            pool.crew.resize(3)
+            await pool.until(lambda inbox: set(inbox.slots) == {FIRST, second, third})
+            assert pool.spawned[third] is not gone
+
+    asyncio.run(scene())
