@@ -64,8 +64,8 @@ def _evaluates(member: Mapping[str, object]) -> bool:
 class Evaluators:
     """What alerts need beside the ledger: `begin` starts what sinks and delivers events, `end` stops it.
 
-    What `begin` returns wakes the sink, and returns at once. `crew` shares its `wake` with that of the ranges; it has as
-    many places as `places` says, which may block.
+    What `begin` returns wakes the sink, and returns at once. `crew` shares its `wake` with that of the ranges; it has
+    as many places as `places` says, which may block.
     """
 
     crew: Crew

@@ -141,7 +141,7 @@ def watching_term(url: str, *, begin: Callable[[], Callable[[], object]]) -> Ter
             evaluations=Evaluations(no_keys, lease_s=60.0, policy=NO_WAIT),
         ),
         crew(1),
-        evaluators=Evaluators(crew(0), begin, nothing, places=lambda: 1),
+        evaluators=Evaluators(crew(0), begin, nothing, places=lambda: 0),
         living=dict,
         record=lambda _: None,
     )

@@ -112,6 +112,18 @@ def test_a_bundle_goes_on_while_one_of_its_keys_is_trusted(ledger: Ledger, runni
     assert complete(ledger, running, None).accepted
 
 
+def test_what_counts_is_the_bundle_of_the_attempt_not_that_of_its_rule(
+    ledger: Ledger, running: EvaluationLease
+) -> None:
+    both = signing.sign(OTHER.payload, key(2), signing.sign(OTHER.payload, key(1)))
+    bundles.push(ledger.conn, DEFAULT_ORG, OTHER.digest, signing.render_envelope(both))
+    with ledger.conn.transaction():
+        rules.apply(ledger.conn, replace(rule(name="watch"), bundle=OTHER.digest), lambda _conn, _org, found: found)
+    assert withdraw(ledger, running) == []
+    revoke_bundle(ledger.conn)
+    assert withdraw(ledger, running) == [running.key]
+
+
 def test_what_is_revoked_stops_nothing_else(ledger: Ledger, running: EvaluationLease) -> None:
     other = watched(ledger, OTHER, "other")
     revoke_bundle(ledger.conn)
