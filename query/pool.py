@@ -245,6 +245,7 @@ class Pool:
         self._busy.add(child)
         child.asker = ticket.asker
         child.leased_at, child.long = time.monotonic() + START_S, ticket.long  # its start may take a while
+        child.expected = self._waiting.expects_long(ticket, time.monotonic())
         ticket.child = child
         ticket.granted.set()
 

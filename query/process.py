@@ -90,6 +90,7 @@ class Child:
         self.uses = 0
         self.leased_at = self.bound_at  # of the question that it serves, or served last
         self.long = False  # that question began among the long ones
+        self.expected = False  # to be a long one, that question
         self.displaced = False  # that question has to make way
         self.slowed = False  # for good: a process may not raise its own priority again
         self._socket = connection

@@ -1,8 +1,8 @@
 """The queue of a pool: who may stand in it, and who comes next. Every method is called with the pool's lock held.
 
 Next is the organisation with the fewest running questions; within it the asker who has held places for the shortest
-time of late; then whoever came first. The last free place is for those who asked nothing long of late, if there are
-any.
+time of late; then whoever came first. The last free place is for those who have asked of late, and nothing long, if
+there are any. Whoever is new comes in the middle of those who are known.
 """
 
 from collections import Counter
@@ -60,6 +60,10 @@ class Queue:
         running = Counter(child.org_id for child in self._running)
         return sorted(self._tickets, key=lambda ticket: (running[ticket.org_id], self._held(ticket, now)))
 
+    def expects_long(self, ticket: Ticket, now: float) -> bool:
+        """Say whether an asker has asked a long question of late."""
+        return self._shares.expects_long(ticket.asker, now)
+
     def has_room(self, ticket: Ticket, now: float) -> bool:
         """Say whether one more place may be taken, by this one."""
         kept = self._kept([ticket], now)
@@ -75,7 +79,7 @@ class Queue:
         """Count the place that a question has just given back."""
         seconds = max(0.0, now - child.leased_at) + (NEW_PROCESS_S if child.spent or child.slowed else 0.0)
         if child.asker is not None:
-            self._shares.charge(child.asker, seconds, now, long=lanes.is_long(child, now))
+            self._shares.charge(child.asker, seconds, now, long=lanes.is_long_for_all(child, now))
 
     def _held(self, ticket: Ticket, now: float) -> float:
         mine = [child for child in self._running if child.asker == ticket.asker]
@@ -83,6 +87,6 @@ class Queue:
 
     def _kept(self, tickets: Sequence[Ticket], now: float) -> int:
         """Return how many free places are not for these."""
-        if not tickets or any(self._shares.is_short(ticket.asker, now) for ticket in tickets):
+        if not tickets or any(self._shares.expects_short(ticket.asker, now) for ticket in tickets):
             return 0
         return lanes.most_kept(self._size) if self._shares.has_short(now) else 0

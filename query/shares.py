@@ -38,16 +38,24 @@ class Shares:
             self._long.pop(next(iter(self._long)))
 
     def of(self, asker: Asker, now: float) -> float:
-        """Return the seconds that still count against an asker."""
-        return _left(self._held.get(asker, (0.0, now)), now)
+        """Return the seconds that still count against an asker; of one who is not known, what counts against others."""
+        held = self._held.get(asker)
+        return self._mean(now) if held is None else _left(held, now)
 
-    def is_short(self, asker: Asker, now: float) -> bool:
-        """Say whether no long question is expected of an asker."""
-        return self._long.get(asker, now) <= now
+    def expects_long(self, asker: Asker, now: float) -> bool:
+        """Say whether an asker has asked a long question of late."""
+        return self._long.get(asker, now) > now
+
+    def expects_short(self, asker: Asker, now: float) -> bool:
+        """Say whether an asker has asked of late, and nothing long."""
+        return asker in self._held and not self.expects_long(asker, now)
 
     def has_short(self, now: float) -> bool:
-        """Say whether of anybody who asked of late no long question is expected."""
-        return any(self.is_short(asker, now) for asker in self._held)
+        """Say whether anybody has asked of late, and nothing long."""
+        return any(not self.expects_long(asker, now) for asker in self._held)
+
+    def _mean(self, now: float) -> float:
+        return sum(_left(held, now) for held in self._held.values()) / max(1, len(self._held))
 
 
 def _left(held: tuple[float, float], now: float) -> float:

@@ -31,7 +31,7 @@ class Warden:
     def begin(self, child: Child) -> None:
         """Count the time of a question from now on."""
         child.begin()
-        if child.leased_at + lanes.CPU_S / 2 < self._next_look:
+        if child.leased_at + lanes.CPU_S * lanes.patience(child) / 2 < self._next_look:
             self._look_now.notify()
 
     def somebody_waits(self) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from query import lanes
-from query.lanes import CPU_S, PLACE_S
+from query.lanes import CPU_S, EXPECTED, PLACE_S
 
 NOW = 100.0
 
@@ -17,6 +17,7 @@ class Holder:
     held: float
     cpu_s: float = 0.0
     long: bool = False
+    expected: bool = False
     displaced: bool = False
 
     @property
@@ -34,10 +35,20 @@ class Holder:
         (Holder(CPU_S, cpu_s=CPU_S / 2), False),
         (Holder(-20.0, cpu_s=CPU_S), False),  # its process is starting
         (Holder(0.0, long=True), True),
+        (Holder(PLACE_S * EXPECTED, expected=True), True),
+        (Holder(PLACE_S * EXPECTED - 0.01, expected=True), False),
+        (Holder(CPU_S * EXPECTED, cpu_s=CPU_S * EXPECTED, expected=True), True),
+        (Holder(CPU_S * EXPECTED, cpu_s=CPU_S * EXPECTED / 2, expected=True), False),
     ],
 )
 def test_question_is_long_by_its_cpu_or_by_its_place(one: Holder, long: bool) -> None:
     assert lanes.is_long(one, NOW) is long
+
+
+def test_what_was_expected_of_a_question_does_not_make_it_long_for_all() -> None:
+    one = Holder(PLACE_S - 0.01, expected=True)
+    assert (lanes.is_long(one, NOW), lanes.is_long_for_all(one, NOW)) == (True, False)
+    assert lanes.is_long_for_all(Holder(PLACE_S, expected=True), NOW)
 
 
 def test_short_question_may_run_wherever_there_is_a_place() -> None:
@@ -98,4 +109,5 @@ def test_next_look_is_when_a_question_may_have_become_long() -> None:
     assert lanes.next_look([Holder(9.0), Holder(0.0, long=True)], NOW) is None
     assert lanes.next_look([Holder(0.0)], NOW) == pytest.approx(CPU_S / 2)
     assert lanes.next_look([Holder(PLACE_S - 0.01), Holder(0.0)], NOW) == pytest.approx(0.01)
+    assert lanes.next_look([Holder(0.0, expected=True), Holder(0.0)], NOW) == pytest.approx(CPU_S * EXPECTED / 2)
     assert lanes.next_look([Holder(-20.0)], NOW) == pytest.approx(20.0 + CPU_S / 2)

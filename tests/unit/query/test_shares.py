@@ -2,7 +2,7 @@
 
 import pytest
 
-from query.shares import EXPECTED_S, FORGOTTEN_S, HALF_LIFE_S, Shares
+from query.shares import EXPECTED_S, HALF_LIFE_S, Shares
 from trace_ray.contracts import DEFAULT_ORG
 
 ANN, BOB = (DEFAULT_ORG, "ann"), (DEFAULT_ORG, "bob")
@@ -15,20 +15,34 @@ def test_what_was_held_counts_half_after_each_half_life() -> None:
     assert shares.of(ANN, 100.0 + HALF_LIFE_S) == pytest.approx(4.0)
     shares.charge(ANN, 1.0, now=100.0 + 2 * HALF_LIFE_S, long=False)
     assert shares.of(ANN, 100.0 + 2 * HALF_LIFE_S) == pytest.approx(3.0)
-    assert shares.of(BOB, 100.0) == 0.0
+
+
+def test_whoever_is_new_is_taken_for_what_the_others_are() -> None:
+    shares = Shares()
+    assert shares.of(ANN, 0.0) == 0.0
+    shares.charge(ANN, 3.0, now=0.0, long=False)
+    assert shares.of(BOB, 0.0) == pytest.approx(3.0)
+    shares.charge(BOB, 1.0, now=0.0, long=False)
+    assert shares.of(BOB, 0.0) == pytest.approx(1.0)
+    assert shares.of((DEFAULT_ORG, "new"), HALF_LIFE_S) == pytest.approx(1.0)
 
 
 def test_whoever_asked_a_long_question_is_expected_to_ask_another() -> None:
     shares = Shares()
     assert not shares.has_short(0.0)
     shares.charge(ANN, 3.0, now=0.0, long=True)
-    assert (shares.is_short(ANN, 1.0), shares.is_short(BOB, 1.0), shares.has_short(1.0)) == (False, True, False)
+    assert shares.expects_long(ANN, 1.0)
+    assert not shares.has_short(1.0)
+    assert not shares.expects_short(BOB, 1.0), "nobody knows"
+    assert not shares.expects_long(BOB, 1.0)
     shares.charge(BOB, 3.0, now=1.0, long=False)
     shares.charge(ANN, 0.1, now=EXPECTED_S / 2, long=False)
-    assert (shares.is_short(ANN, EXPECTED_S / 2), shares.has_short(EXPECTED_S / 2)) == (False, True)
-    assert shares.is_short(ANN, EXPECTED_S)
-    shares.charge(BOB, 1.0, now=EXPECTED_S + 1.0, long=True)
-    assert (shares.is_short(BOB, EXPECTED_S + 1.0), shares.is_short(ANN, EXPECTED_S + 1.0)) == (False, True)
+    at = EXPECTED_S / 2
+    assert (shares.expects_short(ANN, at), shares.expects_short(BOB, at), shares.has_short(at)) == (False, True, True)
+    assert shares.expects_short(ANN, EXPECTED_S)
+    at = EXPECTED_S + 1.0
+    shares.charge(BOB, 1.0, now=at, long=True)
+    assert (shares.expects_long(BOB, at), shares.expects_short(ANN, at)) == (True, True)
 
 
 def test_clock_that_does_not_move_counts_all() -> None:
@@ -44,4 +58,4 @@ def test_whoever_has_held_nothing_for_long_is_forgotten() -> None:
         shares.charge((DEFAULT_ORG, str(number)), 0.5, now=float(number), long=False)
     assert len(shares) < 20 * HALF_LIFE_S
     assert shares.of((DEFAULT_ORG, "999"), 999.0) == 0.5
-    assert shares.of((DEFAULT_ORG, "0"), 999.0) < FORGOTTEN_S
+    assert not shares.expects_short((DEFAULT_ORG, "0"), 999.0)
