@@ -3,7 +3,7 @@
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 SECONDS ?= 60
 SEED ?= 1
 

@@ -209,7 +209,7 @@ def new_bucket(endpoint: str, key: str, secret: str) -> S3Server:
 def postgres(workspace: Path) -> Iterator[LocalPostgres]:
     server = pg.server(workspace / "postgres", durable=False)
     yield server
-    server.stop()
+    pg.end(server, workspace / "postgres")
 
 
 @pytest.fixture
