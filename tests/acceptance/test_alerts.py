@@ -1,8 +1,9 @@
-"""Alerts as a stranger meets them: two signed handlers watch a chain, and a receiver of webhooks that is often out of
+"""Alerts as a stranger meets them: three signed handlers watch a chain, and a receiver of webhooks that is often out of
 order hears of each large transfer, whatever dies in between; what is revoked says nothing any more."""
 
 import json
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,7 +30,15 @@ from trace_ray.lite.devnet import Devnet
 pytestmark = pytest.mark.slow
 
 SECRET = "of-the-acceptance-test-4711"
-RULES = {"python": 0.5, "node": 0.8}  # language, which is the name of rule and bundle: ether
+RULES = {"python": 0.5, "node": 0.8, "bootstrap": 0.9}  # language, which is the name of rule and bundle: ether
+PROGRAM = Path(__file__).parent / "handlers" / "watch.c"
+MANIFEST = """\
+name = "bootstrap"
+version = "0.1.0"
+language = "bootstrap"
+requests = { query = true, events = true }
+"""
+OTHERS = ("node", "bootstrap")  # go on when the bundle of the first is revoked
 WEI = 10**18
 PARTS = (40, 100, 112, 120)  # ends of the parts of the job
 CHUNK = 4
@@ -48,7 +57,7 @@ Told = tuple[str, int, str, str, str]  # rule, block, block's hash, transaction'
 
 @dataclass
 class Alarm:
-    """A stack with two rules, its ledger, the node, and who is told."""
+    """A stack with three rules, its ledger, the node, and who is told."""
 
     stack: Cli
     conn: Connection
@@ -165,9 +174,15 @@ def alarm(stack: Cli, anvil_binary: Path, workspace: Path) -> Iterator[Alarm]:
 
 
 def author(stack: Cli, key: Path, language: str) -> None:
-    """Make a bundle of a template and push it."""
+    """Make a bundle of a template, or of a program that somebody has built, and push it."""
     project, made = stack.data_dir / language, stack.data_dir / f"{language}.zip"
-    stack.run("bundle", "init", str(project), "--lang", language)
+    if language == "bootstrap":
+        project.mkdir()
+        (project / "bundle.toml").write_text(MANIFEST)
+        compiler = ["cc", "-O1", "-static", "-D_GNU_SOURCE", "-o", str(project / "bootstrap"), str(PROGRAM)]
+        subprocess.run(compiler, check=True, timeout=60)
+    else:
+        stack.run("bundle", "init", str(project), "--lang", language)
     stack.run("bundle", "build", str(project), "-o", str(made))
     stack.run("bundle", "sign", str(made), "--key", str(key))
     stack.run("bundle", "push", str(made))
@@ -182,7 +197,7 @@ def test_each_large_transfer_is_heard_although_three_in_ten_requests_fail(alarm:
 
     wanted = alarm.truth(PARTS[0])
     assert Counter(told[0] for told in wanted.values()).keys() == set(RULES)
-    alarm.until(lambda: alarm.evaluations()["succeeded"] == 2 * PARTS[0] // CHUNK)
+    alarm.until(lambda: alarm.evaluations()["succeeded"] == len(RULES) * PARTS[0] // CHUNK)
     alarm.until_heard(wanted)
 
     assert len(alarm.receiver.heard.requests) > len(wanted), "some requests failed and came again"
@@ -195,7 +210,7 @@ def test_what_dies_in_the_middle_takes_no_alert_with_it(alarm: Alarm) -> None:
 
     alarm.until(lambda: alarm.evaluations()["running"] > 0)
     alarm.kill("ray::Evaluator")
-    assert alarm.evaluations()["succeeded"] < 2 * PARTS[1] // CHUNK
+    assert alarm.evaluations()["succeeded"] < len(RULES) * PARTS[1] // CHUNK
     alarm.until(lambda: alarm.open_deliveries() > 0 and len(set(alarm.receiver.heard.keys())) > before)
     alarm.kill("ray::Alerts")
     alarm.kill("ray::Dispatcher")
@@ -204,7 +219,7 @@ def test_what_dies_in_the_middle_takes_no_alert_with_it(alarm: Alarm) -> None:
     alarm.conn.execute("UPDATE data.alert_deliveries SET due_at = now() WHERE state = 'sending'")
     alarm.conn.execute("UPDATE state.buffer_queue SET available_at = now()")
 
-    alarm.until(lambda: alarm.evaluations()["succeeded"] == 2 * PARTS[1] // CHUNK)
+    alarm.until(lambda: alarm.evaluations()["succeeded"] == len(RULES) * PARTS[1] // CHUNK)
     alarm.until_heard(alarm.truth(PARTS[1]))
     assert {one["delivery_id"] for one in alarm.delivered()} == set(alarm.truth(PARTS[1]))
 
@@ -214,10 +229,10 @@ def test_a_revoked_bundle_says_nothing_while_another_one_goes_on(alarm: Alarm) -
     alarm.stack.run("bundle", "revoke", bundle["sha256"])
     alarm.sync(PARTS[2])
 
-    wanted = alarm.truth(PARTS[1]) | alarm.truth(PARTS[2], "node")
+    wanted = alarm.truth(PARTS[1]) | alarm.truth(PARTS[2], *OTHERS)
     assert len(alarm.truth(PARTS[1])) < len(wanted) < len(alarm.truth(PARTS[2]))
     new = (PARTS[2] - PARTS[1]) // CHUNK
-    alarm.until(lambda: alarm.evaluations()["succeeded"] == (PARTS[1] + PARTS[2]) // CHUNK)
+    alarm.until(lambda: alarm.evaluations()["succeeded"] == (PARTS[1] + len(OTHERS) * PARTS[2]) // CHUNK)
     alarm.until_heard(wanted, left=new)
     assert "revoked" in alarm.stack.run("alerts", "show", "python").stderr
 
@@ -227,7 +242,7 @@ def test_a_revoked_key_stops_what_it_has_signed(alarm: Alarm) -> None:
     alarm.stack.run("bundle", "revoke", alarm.keyid)
     alarm.sync(PARTS[3])
 
-    new = (PARTS[3] - PARTS[2]) // CHUNK
+    new = len(OTHERS) * (PARTS[3] - PARTS[2]) // CHUNK
     alarm.until(lambda: alarm.evaluations()["dead"] == new)
     shown = alarm.stack.json("alerts", "show", "node", "--json")
     assert {one["message"].partition(":")[0] for one in shown["troubles"]} == {"bundle_rejected"}
