@@ -1,8 +1,8 @@
 """The queue of a pool: who may stand in it, and who comes next. Every method is called with the pool's lock held.
 
 Next is the organisation with the fewest running questions; within it the asker who has held places for the shortest
-time of late; then whoever came first. The last free place is for those who have asked of late, and nothing long, if
-there are any. Whoever is new comes in the middle of those who are known.
+time of late; then whoever came first. The last free place is for those who have asked some questions of late, and
+nothing long, if there are any. Whoever is new comes in the middle of those who are known.
 """
 
 from collections import Counter

@@ -2,15 +2,17 @@
 
 What somebody held counts half after HALF_LIFE_S, a quarter after twice that, as in the decay-usage schedulers of time
 sharing systems (Hellerstein, "Achieving Service Rate Objectives with Decay Usage Scheduling", 1993). Whoever asked a
-long question is expected to ask another for EXPECTED_S.
+long question is expected to ask another for EXPECTED_S; whoever asked ESTABLISHED short ones in a row, a short one.
 """
 
+from collections import Counter
 from typing import Final
 
 from trace_ray.contracts import OrgId
 
 HALF_LIFE_S: Final = 10.0
 EXPECTED_S: Final = 60.0
+ESTABLISHED: Final = 10  # a stranger's first question may be anything
 FORGOTTEN_S: Final = 0.001  # below it nobody is counted any more: ten half-lives after one second
 
 Asker = tuple[OrgId, str]
@@ -22,6 +24,7 @@ class Shares:
     def __init__(self) -> None:
         self._held: dict[Asker, tuple[float, float]] = {}  # seconds at a time; whoever was charged last is at the end
         self._long: dict[Asker, float] = {}  # until when; in this order
+        self._short: Counter[Asker] = Counter()  # short questions in a row, of those who are counted
 
     def __len__(self) -> int:
         return len(self._held)
@@ -30,7 +33,9 @@ class Shares:
         """Count what an asker has just held, with a question that was long or not."""
         self._held[asker] = (_left(self._held.pop(asker, (0.0, now)), now) + seconds, now)
         while _left(oldest := next(iter(self._held.values())), now) < FORGOTTEN_S and oldest[1] < now:
-            self._held.pop(next(iter(self._held)))
+            forgotten = next(iter(self._held))
+            del self._held[forgotten], self._short[forgotten]
+        self._short[asker] = 0 if long else self._short[asker] + 1
         if long:
             self._long.pop(asker, None)
             self._long[asker] = now + EXPECTED_S
@@ -47,12 +52,12 @@ class Shares:
         return self._long.get(asker, now) > now
 
     def expects_short(self, asker: Asker, now: float) -> bool:
-        """Say whether an asker has asked of late, and nothing long."""
-        return asker in self._held and not self.expects_long(asker, now)
+        """Say whether an asker has asked enough of late, and nothing long."""
+        return self._short[asker] >= ESTABLISHED and not self.expects_long(asker, now)
 
     def has_short(self, now: float) -> bool:
-        """Say whether anybody has asked of late, and nothing long."""
-        return any(not self.expects_long(asker, now) for asker in self._held)
+        """Say whether there is anybody of whom a short question is expected."""
+        return any(self.expects_short(asker, now) for asker in self._held)
 
     def _mean(self, now: float) -> float:
         return sum(_left(held, now) for held in self._held.values()) / max(1, len(self._held))

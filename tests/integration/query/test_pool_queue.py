@@ -17,6 +17,7 @@ from query.refusals import (
     QueryCancelled,
     QueueFull,
 )
+from query.shares import ESTABLISHED
 from tests.integration.query.desk import (
     DEAF,
     LATE,
@@ -151,7 +152,8 @@ def test_last_place_is_kept_for_those_who_asked_nothing_long(
     monkeypatch.setattr(pools, "WAIT_S", 1.0)
     monkeypatch.setattr(lanes, "victims", nobody)
     desk = opened(size=3)
-    desk.ask(POINT.format(1), asker="modest")
+    for _ in range(ESTABLISHED):
+        desk.ask(POINT.format(1), asker="modest")
     first, *cancels = Cancel(), Cancel(), Cancel()
     with ThreadPoolExecutor(2) as threads:
         long = threads.submit(desk.ask, SLOW, asker="greedy", cancel=first)

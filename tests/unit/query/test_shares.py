@@ -2,7 +2,7 @@
 
 import pytest
 
-from query.shares import EXPECTED_S, HALF_LIFE_S, Shares
+from query.shares import ESTABLISHED, EXPECTED_S, HALF_LIFE_S, Asker, Shares
 from trace_ray.contracts import DEFAULT_ORG
 
 ANN, BOB = (DEFAULT_ORG, "ann"), (DEFAULT_ORG, "bob")
@@ -27,22 +27,43 @@ def test_whoever_is_new_is_taken_for_what_the_others_are() -> None:
     assert shares.of((DEFAULT_ORG, "new"), HALF_LIFE_S) == pytest.approx(1.0)
 
 
-def test_whoever_asked_a_long_question_is_expected_to_ask_another() -> None:
+def ask(shares: Shares, asker: Asker, times: int, now: float) -> None:
+    for _ in range(times):
+        shares.charge(asker, 0.5, now=now, long=False)
+
+
+def test_short_question_is_expected_of_who_has_asked_some_in_a_row() -> None:
     shares = Shares()
     assert not shares.has_short(0.0)
+    ask(shares, ANN, ESTABLISHED - 1, 0.0)
+    assert not shares.expects_short(ANN, 0.0)
+    assert not shares.has_short(0.0)
+    ask(shares, ANN, 1, 0.0)
+    assert shares.expects_short(ANN, 0.0)
+    assert shares.has_short(0.0)
+    assert not shares.expects_short(BOB, 0.0), "nobody knows"
+
+
+def test_whoever_asked_a_long_question_is_expected_to_ask_another() -> None:
+    shares = Shares()
+    ask(shares, ANN, ESTABLISHED, 0.0)
     shares.charge(ANN, 3.0, now=0.0, long=True)
     assert shares.expects_long(ANN, 1.0)
-    assert not shares.has_short(1.0)
-    assert not shares.expects_short(BOB, 1.0), "nobody knows"
+    assert not shares.expects_short(ANN, 1.0)
     assert not shares.expects_long(BOB, 1.0)
-    shares.charge(BOB, 3.0, now=1.0, long=False)
-    shares.charge(ANN, 0.1, now=EXPECTED_S / 2, long=False)
-    at = EXPECTED_S / 2
-    assert (shares.expects_short(ANN, at), shares.expects_short(BOB, at), shares.has_short(at)) == (False, True, True)
+    ask(shares, ANN, ESTABLISHED, EXPECTED_S / 2)
+    assert not shares.expects_short(ANN, EXPECTED_S / 2)
     assert shares.expects_short(ANN, EXPECTED_S)
     at = EXPECTED_S + 1.0
     shares.charge(BOB, 1.0, now=at, long=True)
     assert (shares.expects_long(BOB, at), shares.expects_short(ANN, at)) == (True, True)
+
+
+def test_whoever_was_forgotten_begins_anew() -> None:
+    shares = Shares()
+    ask(shares, ANN, ESTABLISHED, 0.0)
+    ask(shares, BOB, 1, 20 * HALF_LIFE_S)
+    assert not shares.expects_short(ANN, 20 * HALF_LIFE_S)
 
 
 def test_clock_that_does_not_move_counts_all() -> None:
@@ -58,4 +79,3 @@ def test_whoever_has_held_nothing_for_long_is_forgotten() -> None:
         shares.charge((DEFAULT_ORG, str(number)), 0.5, now=float(number), long=False)
     assert len(shares) < 20 * HALF_LIFE_S
     assert shares.of((DEFAULT_ORG, "999"), 999.0) == 0.5
-    assert not shares.expects_short((DEFAULT_ORG, "0"), 999.0)
