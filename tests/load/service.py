@@ -21,9 +21,7 @@ from trace_ray import config
 from trace_ray.config import Settings
 
 MIB = 1024**2
-RSS_GROWTH = (
-    192 * MIB
-)  # verdicts, grants, and a heap that the largest answers leave in pieces: it comes and goes by 150
+RSS_GROWTH = 192 * MIB  # verdicts, grants, and a heap that large answers leave in pieces: it varies by 150
 CONNECTIONS_MORE = 2 * CONNECTIONS - 2  # to the ledgers: opened when many ask at once, and kept
 SETTLE_S = 30.0  # the killed are buried, connections closed, threads without work ended
 
