@@ -306,7 +306,7 @@ def query_application(data_dir: Path, *, embedded: bool) -> Any:
 async def relayed(replica: Any, path: str, headers: dict[str, str], body: bytes) -> Relayed:
     """Answer what came by Ray as if it had come by HTTP: status, headers, body."""
     inside = httpx.ASGITransport(app=replica.app)  # a property that `serve.ingress` adds
-    async with httpx.AsyncClient(transport=inside, base_url=INSIDE, timeout=None) as client:  # noqa: S113 - the app's
+    async with httpx.AsyncClient(transport=inside, base_url=INSIDE, timeout=None) as client:  # noqa: S113 - the app has limits of its own
         answer = await client.post(path, headers=headers | {"Accept-Encoding": "identity"}, content=body)
     return answer.status_code, dict(answer.headers), answer.content
 

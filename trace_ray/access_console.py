@@ -1,12 +1,9 @@
 """How people see users, roles and the audit: tables on a terminal, one JSON document for scripts."""
 
-from collections.abc import Iterable, Mapping, Sequence
-
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Mapping, Sequence
 
 from trace_ray.access import AuditRow, User
-from trace_ray.console import out, print_json, printable, say
+from trace_ray.console import out, print_json, say, table
 
 
 def print_users(found: Sequence[User], *, as_json: bool) -> None:
@@ -27,7 +24,7 @@ def print_users(found: Sequence[User], *, as_json: bool) -> None:
         say("No user yet: `trace-ray token --user NAME` adds one")
     else:
         rows = ((user.name, role_names(user.roles), "yes" if user.enabled else "no", user.subject) for user in found)
-        out.print(_table(("user", "roles", "may ask", "subject"), rows))
+        out.print(table(("user", "roles", "may ask", "subject"), rows))
 
 
 def print_read_roles(found: Mapping[str, frozenset[str]], *, as_json: bool) -> None:
@@ -37,7 +34,7 @@ def print_read_roles(found: Mapping[str, frozenset[str]], *, as_json: bool) -> N
     elif not found:
         say("No dataset yet: apply a job file first")
     else:
-        out.print(_table(("dataset", "read by"), ((name, readers_of(roles)) for name, roles in found.items())))
+        out.print(table(("dataset", "read by"), ((name, readers_of(roles)) for name, roles in found.items())))
 
 
 def print_audit(found: Sequence[AuditRow], *, as_json: bool) -> None:
@@ -48,7 +45,7 @@ def print_audit(found: Sequence[AuditRow], *, as_json: bool) -> None:
         say("Nobody has asked the query service yet, or not so")
     else:
         headings = ("at", "who", "outcome", "datasets", "rows", "bytes", "seconds", "query")
-        out.print(_table(headings, (_audit_cells(row) for row in found)))
+        out.print(table(headings, (_audit_cells(row) for row in found)))
 
 
 def audit_document(row: AuditRow) -> dict[str, object]:
@@ -87,12 +84,3 @@ def _audit_cells(row: AuditRow) -> tuple[object, ...]:
     named = ", ".join(f"{one.name} at {one.snapshot}" for one in row.datasets)
     at = row.at.strftime("%Y-%m-%d %H:%M:%S") if row.at else ""
     return at, who, marked, named, f"{row.rows:,}", f"{row.bytes:,}", f"{row.seconds:.3f}", row.query_id
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
-    return table

@@ -1,15 +1,12 @@
 """How people see alert rules and events: tables on a terminal, one JSON document for scripts."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Mapping, Sequence
 
 from trace_ray.alert_reports import AppliedRule, RuleReport, StoredEvent
 from trace_ray.alerts import Rule
 from trace_ray.bundle.pushed import PushedBundle
-from trace_ray.console import out, print_json, printable, say
+from trace_ray.console import out, print_json, say, table
 from trace_ray.contracts import BlockRange, by_range
 
 STATES = ("queued", "running", "succeeded", "dead", "cancelled")
@@ -57,7 +54,7 @@ def print_rules(found: Sequence[RuleReport], *, as_json: bool) -> None:
             )
             for one in found
         )
-        out.print(_table(("rule", "severity", "mode", "datasets", "channels", *STATES[:4]), rows))
+        out.print(table(("rule", "severity", "mode", "datasets", "channels", *STATES[:4]), rows))
 
 
 def print_rule(found: RuleReport, bundle: PushedBundle | None, *, as_json: bool) -> None:
@@ -69,7 +66,7 @@ def print_rule(found: RuleReport, bundle: PushedBundle | None, *, as_json: bool)
     evaluations = document.pop("evaluations")
     rows = [(key, _shown(value)) for key, value in document.items()]
     rows.append(("evaluations", _shown(evaluations)))
-    out.print(_table(("", ""), rows))
+    out.print(table(("", ""), rows))
     if bundle is not None and bundle.revoked_at is not None:
         again = f"push another version, and apply {found.rule.name} with it"
         say(f"Its bundle {bundle.name}@{bundle.version} is revoked, so that nothing of it runs: {again}")
@@ -80,7 +77,7 @@ def print_rule(found: RuleReport, bundle: PushedBundle | None, *, as_json: bool)
     if found.troubles:
         headings = ("task", "blocks", "state", "attempt", "trouble")
         troubles = ((one.task_id, one.blocks, one.state, one.attempt, one.message) for one in found.troubles)
-        out.print(_table(headings, troubles))
+        out.print(table(headings, troubles))
     if found.evaluations.get("dead"):
         say(f"Mend the cause, then `trace-ray alerts retry {found.rule.name}` puts dead ones back")
 
@@ -143,7 +140,7 @@ def print_events(found: Sequence[StoredEvent], *, as_json: bool) -> None:
             )
             for one in found
         )
-        out.print(_table(("at", "rule", "severity", "mode", "block", "dedupe key", "payload"), rows))
+        out.print(table(("at", "rule", "severity", "mode", "block", "dedupe key", "payload"), rows))
 
 
 def event_document(stored: StoredEvent) -> dict[str, object]:
@@ -224,12 +221,3 @@ def _shown(value: object) -> str:
     if isinstance(value, Mapping | list | bool) or value is None:
         return json.dumps(value, ensure_ascii=False)
     return str(value)
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
-    return table

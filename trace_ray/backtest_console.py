@@ -5,12 +5,9 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
-from rich.table import Table
-from rich.text import Text
-
 from trace_ray.alerts import Draft
 from trace_ray.backtest_reports import Ended, Report, Seen, Tried, difference, distinct
-from trace_ray.console import notes, out, print_json, printable, progress_bar, say
+from trace_ray.console import notes, out, print_json, printable, progress_bar, say, table
 
 PARTS = 10  # lines about progress where there is no terminal
 RANGES = 20  # lines of a table of blocks: neighbouring evaluations share one
@@ -42,7 +39,7 @@ def print_report(report: Report, *, as_json: bool) -> None:
         return
     here = report.tried[0]
     if here.ended:
-        out.print(_table(("blocks", "evaluations", "failed", "events", "seconds"), _ranges(here.ended)))
+        out.print(table(("blocks", "evaluations", "failed", "events", "seconds"), _ranges(here.ended)))
     _print_events(report, here)
     if len(report.tried) > 1:
         _print_difference(report)
@@ -58,7 +55,7 @@ def _print_events(report: Report, here: Tried) -> None:
     if drafts:
         rows = ((one.block_number, one.dedupe_key, json.dumps(one.payload, ensure_ascii=False)) for one in drafts)
         out.print()
-        out.print(_table(("block", "dedupe key", "payload"), rows))
+        out.print(table(("block", "dedupe key", "payload"), rows))
     count = len(distinct(here.ended))
     more = f", the first {len(drafts)} are shown" if count > len(drafts) else ""
     blocks = f" in blocks {_extent(here.ended)}" if here.ended else ""
@@ -74,7 +71,7 @@ def _print_difference(report: Report) -> None:
     if rows:
         out.print()
         out.print(
-            _table(
+            table(
                 ("", "block", "dedupe key"),
                 ((what, one.block_number, one.dedupe_key) for what, one in rows[: report.shown]),
             )
@@ -121,15 +118,6 @@ def _many(count: int, noun: str) -> str:
 
 def _line(text: str) -> str:
     return printable(" ".join(text.split()))
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
-    return table
 
 
 # --- for scripts --------------------------------------------------------------------------------------------------

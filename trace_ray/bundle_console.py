@@ -1,18 +1,15 @@
 """How people see bundles and keys: tables on a terminal, one JSON document for scripts."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-
-from rich.table import Table
-from rich.text import Text
 
 from trace_ray.bundle.keys import TrustedKey
 from trace_ray.bundle.manifest import Language
 from trace_ray.bundle.pushed import KeyEntry, PushedBundle
 from trace_ray.bundle.verify import Verified
-from trace_ray.console import out, print_json, printable, say
+from trace_ray.console import out, print_json, say, table
 
 
 def print_built(path: Path, data: bytes, files: int) -> None:
@@ -33,7 +30,7 @@ def print_verified(found: Verified) -> None:
         ("files", f"{len(said.files):,}, {said.total:,} bytes"),
         ("signed by", ", ".join(key.keyid for key in found.signers)),
     )
-    out.print(_table(("verified", ""), rows))
+    out.print(table(("verified", ""), rows))
 
 
 def print_list(keys: Sequence[KeyEntry], bundles: Sequence[PushedBundle], *, as_json: bool) -> None:
@@ -46,7 +43,7 @@ def print_list(keys: Sequence[KeyEntry], bundles: Sequence[PushedBundle], *, as_
             (one.key.keyid, languages_of(one.key), until(one.key), _day(one.trusted_at), _day(one.revoked_at))
             for one in keys
         )
-        out.print(_table(("key", "signs", "how long", "trusted", "revoked"), rows))
+        out.print(table(("key", "signs", "how long", "trusted", "revoked"), rows))
     else:
         say("No key is trusted yet: `trace-ray bundle trust KEY.pub`")
     if bundles:
@@ -61,7 +58,7 @@ def print_list(keys: Sequence[KeyEntry], bundles: Sequence[PushedBundle], *, as_
             )
             for one in bundles
         )
-        out.print(_table(("bundle", "language", "bytes", "pushed", "revoked", "sha256"), pushed))
+        out.print(table(("bundle", "language", "bytes", "pushed", "revoked", "sha256"), pushed))
     else:
         say("No bundle is pushed yet: `trace-ray bundle push ZIP`")
 
@@ -105,12 +102,3 @@ def _instant(at: datetime | None) -> str | None:
 
 def _day(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
-    return table

@@ -5,7 +5,7 @@ Notes and progress go to stderr, answers to stdout, so that an answer can be pip
 
 import json
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -364,6 +364,16 @@ def printable(value: object) -> str:
     """Return a cell's text; what could steer a terminal is replaced, for anybody can write text into a chain."""
     text = "" if value is None else str(value)
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Return rows as a table whose long cells go on in the next line."""
+    made = Table(box=None, pad_edge=False)
+    for heading in headings:
+        made.add_column(heading, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(printable(value)) for value in row))
+    return made
 
 
 def _tell_truncated(answer: "Answer") -> None:

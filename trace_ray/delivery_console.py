@@ -1,13 +1,10 @@
 """How people see deliveries: a table on a terminal, one JSON document for scripts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
-from rich.table import Table
-from rich.text import Text
-
 from trace_ray.alerts import DeliveryKind, DeliveryState
-from trace_ray.console import out, print_json, printable, say
+from trace_ray.console import out, print_json, say, table
 from trace_ray.notices import ChannelDepth, DeliveryView
 
 HEADINGS = ("delivery", "rule", "channel", "kind", "state", "attempts", "made", "next try", "why")
@@ -21,20 +18,11 @@ def print_deliveries(found: Sequence[DeliveryView], depths: Sequence[ChannelDept
         return
     if depths:
         rows = ((one.channel, one.queued, one.sending, one.dead, _when(one.oldest)) for one in depths)
-        out.print(_table(("channel", "queued", "sending", "dead", "oldest open"), rows))
+        out.print(table(("channel", "queued", "sending", "dead", "oldest open"), rows))
     if not found:
         say("No such delivery")
         return
-    out.print(_table(HEADINGS, (_cells(view) for view in found)))
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
-    return table
+    out.print(table(HEADINGS, (_cells(view) for view in found)))
 
 
 def _cells(view: DeliveryView) -> tuple[object, ...]:

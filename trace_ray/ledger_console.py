@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from trace_ray.console import certificate_document, out, print_json, printable, say
+from trace_ray.console import certificate_document, out, print_json, printable, say, table
 from trace_ray.contracts import BlockRange, DataFile
 from trace_ray.ledger_reports import (
     AttemptView,
@@ -42,7 +42,7 @@ def print_tasks(found: Sequence[TaskView], *, as_json: bool) -> None:
         for task in found
     )  # fmt: skip
     headings = ("task", "job", "dataset", "blocks", "generation", "state", "attempt", "failed at", "failure")
-    out.print(_table(headings, rows))
+    out.print(table(headings, rows))
 
 
 def print_attempts(task: TaskView, found: Sequence[AttemptView], *, as_json: bool) -> None:
@@ -77,7 +77,7 @@ def print_outbox(found: Sequence[PendingEvent], *, as_json: bool) -> None:
         )
         for event in found
     )  # fmt: skip
-    out.print(_table(("event", "topic", "cause", "state", "attempts", "available at", "failure"), rows))
+    out.print(table(("event", "topic", "cause", "state", "attempts", "available at", "failure"), rows))
 
 
 def print_dead_letters(found: Sequence[DeadLetter], depths: Sequence[QueueDepth], *, as_json: bool) -> None:
@@ -89,7 +89,7 @@ def print_dead_letters(found: Sequence[DeadLetter], depths: Sequence[QueueDepth]
         rows = (
             (one.queue, one.ready, one.delivered, one.waiting, one.spent, one.dead, _when(one.oldest)) for one in depths
         )
-        out.print(_table(("queue", "ready", "delivered", "waiting", "spent", "dead", "oldest"), rows))
+        out.print(table(("queue", "ready", "delivered", "waiting", "spent", "dead", "oldest"), rows))
     if not found:
         say("No dead letter")
         return
@@ -99,7 +99,7 @@ def print_dead_letters(found: Sequence[DeadLetter], depths: Sequence[QueueDepth]
         for one in found
     )  # fmt: skip
     headings = ("message", "queue", "cause", "deliveries", "replays", "dead since", "reason", "failure")
-    out.print(_table(headings, letters))
+    out.print(table(headings, letters))
 
 
 # --- the history of a range ---------------------------------------------------------------------------------------
@@ -315,20 +315,11 @@ def _attempts_table(found: Iterable[AttemptView]) -> Table:
         )
         for one in found
     )  # fmt: skip
-    return _table(("attempt", "outcome", "worker", "epoch", "started", "ended", "seconds", "failure"), rows)
+    return table(("attempt", "outcome", "worker", "epoch", "started", "ended", "seconds", "failure"), rows)
 
 
 def _stages(seconds: Mapping[str, float] | None) -> str:
     return ", ".join(f"{stage} {spent:.2f}" for stage, spent in (seconds or {}).items())
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(value)) for value in row))
-    return table
 
 
 def _line(text: str) -> None:

@@ -52,10 +52,10 @@ class Events:
             raise NotAnAnswer("what the handler returned is not JSON that can be read") from None
         if not isinstance(document, dict) or FIELD not in document:
             return
-        events: object = document[FIELD]  # pyright: ignore[reportUnknownVariableType]  JSON
-        if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):  # pyright: ignore[reportUnknownVariableType]  JSON
+        events: object = document[FIELD]  # pyright: ignore[reportUnknownVariableType]  JSON of a stranger has no type
+        if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):  # pyright: ignore[reportUnknownVariableType]  JSON of a stranger has no type
             raise NotAnAnswer("`events` of what the handler returned is no list of objects")
-        self._add([orjson.dumps(event) for event in events])  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  JSON
+        self._add([orjson.dumps(event) for event in events])  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  JSON of a stranger has no type
 
     def _add(self, lines: list[bytes]) -> None:
         if lines and not self._allowed:

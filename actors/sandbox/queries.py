@@ -50,9 +50,9 @@ def read_call(body: bytes) -> QueryCall:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise Malformed("a query is a JSON object with the text `sql`") from None
-    if not isinstance(document, dict) or not isinstance(document.get("sql"), str):  # pyright: ignore[reportUnknownMemberType]  JSON
+    if not isinstance(document, dict) or not isinstance(document.get("sql"), str):  # pyright: ignore[reportUnknownMemberType]  JSON of a stranger has no type
         raise Malformed("a query is a JSON object with the text `sql`")
-    given: dict[str, object] = {str(name): value for name, value in document.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  JSON
+    given: dict[str, object] = {str(name): value for name, value in document.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  JSON of a stranger has no type
     unknown = set(given) - FIELDS
     if unknown:
         raise Malformed("a query has only the fields sql, dataset_id, limit, format")

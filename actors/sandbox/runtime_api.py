@@ -204,7 +204,7 @@ def told(body: bytes) -> str:
         return body[: caps.LOG_TAIL].decode("utf-8", "replace")
     if not isinstance(document, dict):
         return body[: caps.LOG_TAIL].decode("utf-8", "replace")
-    said: list[object] = [document.get("errorType"), document.get("errorMessage")]  # pyright: ignore[reportUnknownMemberType]  JSON
+    said: list[object] = [document.get("errorType"), document.get("errorMessage")]  # pyright: ignore[reportUnknownMemberType]  JSON of a stranger has no type
     return ": ".join(part for part in said if isinstance(part, str) and part) or "it gave no reason"
 
 

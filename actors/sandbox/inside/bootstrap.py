@@ -180,7 +180,7 @@ def _loads(body: bytes) -> "Any":
 def _dumps(value: "Any") -> str:
     """Return JSON without blanks; NaN, cycles and what is no JSON raise ValueError or TypeError."""
     quote = _json.encode_basestring_ascii
-    return "".join(_json.make_encoder({}, _no_json, quote, None, ":", ",", False, False, False)(value, 0))  # pyright: ignore  as above
+    return "".join(_json.make_encoder({}, _no_json, quote, None, ":", ",", False, False, False)(value, 0))  # pyright: ignore  `_json` has no types
 
 
 def _no_json(value: "Any") -> "Any":
