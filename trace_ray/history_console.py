@@ -19,7 +19,10 @@ def print_history(found: AlertHistory, *, as_json: bool) -> None:
         return
     _print_event(found.event)
     _line(f"  block      {found.block.standing}: {found.block.reason}")
-    print_deliveries(found.deliveries, (), as_json=False)
+    if found.deliveries:
+        print_deliveries(found.deliveries, (), as_json=False)
+    else:
+        _line("  delivered  to no channel")
     origin = found.origin
     if origin.rule is None or origin.evaluation is None:
         say("The ledger knows no rule and no evaluation of this event")

@@ -100,6 +100,13 @@ def test_an_alert_is_explained_from_its_delivery_to_the_objects_that_were_read(e
         assert words in told, (words, told)
 
 
+def test_an_event_that_went_to_no_channel_is_explained_all_the_same(explained: Explained) -> None:
+    explained.world.data.execute(b"DELETE FROM data.alert_deliveries")
+    told = explained.shell.run("alerts", "explain", "k3")
+    assert "  delivered  to no channel\n" in told.stdout
+    assert "No such delivery" not in told.stderr
+
+
 def test_a_block_that_was_replaced_is_told_with_what_stands_there_now(explained: Explained) -> None:
     """The versions stay those that the evaluation read, and the retraction is one of the deliveries."""
     before = datasets.coverage(explained.world.ledger.conn, DEFAULT_ORG, "devnet_blocks").versions[0].dataset_version
