@@ -4,6 +4,7 @@ The only module of `query` that awaits. Work is synchronous and runs in threads;
 cancelled. No error shows a path, a URL, a secret or the SQL.
 """
 
+import gc
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -84,7 +85,10 @@ def create_app(parts: Parts) -> FastAPI:
 def _lifespan(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        gc.collect()
+        gc.freeze()  # what is there from the start stays; each look at all of it held every question up for 0.1 s
         yield
+        gc.unfreeze()
         await anyio.to_thread.run_sync(parts.close)
 
     return lifespan
@@ -128,39 +132,38 @@ def _add_queries(app: FastAPI, parts: Parts) -> None:
     async def query(body: QueryRequest, request: Request, token: UserToken) -> Response:
         asked = Asked(body.sql, body.limit, body.as_of, body.dataset_id)
 
-        def answer(cancel: Cancel) -> Answer | DryRun | Refused:
+        def answer(cancel: Cancel) -> Response:
             act = service.dry_run if body.dry_run else service.query
-            return act(asked, lambda: _user(service, token), cancel)
+            return _rendered(act(asked, lambda: _user(service, token), cancel), body.format)
 
         if room.available_tokens < 1:
-            return _refused(service.reject(_busy(), lambda: _user(service, token)))
-        return _rendered(await _until_gone(request, room, answer), body.format)
+            return await _rejected(service, _busy(), lambda: _user(service, token))
+        return await _until_gone(request, room, answer)
 
     @app.post(TASK_QUERY, tags=["query"], summary="Ask a question as a task", response_model=QueryAnswer,
               responses=FORMS | ERRORS)  # fmt: skip
     async def task_query(body: TaskQueryRequest, request: Request, token: TaskToken) -> Response:
         asked = Asked(body.sql, body.limit, body.as_of, body.dataset_id)
 
-        def answer(cancel: Cancel) -> Answer | Refused:
-            return service.task_query(
+        def answer(cancel: Cancel) -> Response:
+            found = service.task_query(
                 asked, lambda: _task(service, token), task_id=TaskId(body.task_id), attempt=body.attempt, cancel=cancel
             )
+            return _rendered(found, body.format)
 
         if room.available_tokens < 1:
-            return _refused(service.reject(_busy(), lambda: _task(service, token)))
-        return _rendered(await _until_gone(request, room, answer), body.format)
+            return await _rejected(service, _busy(), lambda: _task(service, token))
+        return await _until_gone(request, room, answer)
 
 
 def _busy() -> QueueFull:
     return QueueFull("all query processes are busy: ask again in a second")
 
 
-async def _until_gone(
-    request: Request, room: CapacityLimiter, work: Callable[[Cancel], "Answer | DryRun | Refused"]
-) -> "Answer | DryRun | Refused":
+async def _until_gone(request: Request, room: CapacityLimiter, work: Callable[[Cancel], Response]) -> Response:
     """Work in a thread, and cancel it as soon as nobody waits for it."""
     cancel = Cancel()
-    found: list[Answer | DryRun | Refused] = []
+    found: list[Response] = []
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -178,6 +181,7 @@ async def _until_gone(
 
 
 def _rendered(found: "Answer | DryRun | Refused", form: bodies.Format) -> Response:
+    """Write a body of up to 10 MiB: for the thread of the question, since all others wait for the event loop."""
     if isinstance(found, Refused):
         return _refused(found)
     if isinstance(found, DryRun):
@@ -293,6 +297,11 @@ async def _bad_request(request: Request, service: Service, refusal: BadRequest) 
     identify = _identify(request, service)
     if identify is None:
         return _error(outcomes.BAD_REQUEST, str(refusal), {})
+    return await _rejected(service, refusal, identify)
+
+
+async def _rejected(service: Service, refusal: Exception, identify: Callable[[], Held]) -> Response:
+    """Refuse and write it down, in a thread: the ledger may be slow."""
     return _refused(await anyio.to_thread.run_sync(service.reject, refusal, identify))
 
 

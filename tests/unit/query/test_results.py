@@ -104,6 +104,12 @@ def test_json_answer_has_the_fields_of_the_api() -> None:
     }
 
 
+def test_json_answer_keeps_every_row_where_pieces_meet() -> None:
+    for rows in (results.AT_ONCE - 1, results.AT_ONCE, 2 * results.AT_ONCE + 1):
+        found = json.loads(results.to_json(answer(f"select range, 'x' from range({rows})")))
+        assert found["rows"] == [[number, "x"] for number in range(rows)]
+
+
 def test_answer_without_rows_keeps_its_columns() -> None:
     empty = answer("select 1 as a, [1] as b, unhex('00') as c where false")
     assert json.loads(results.to_json(empty))["rows"] == []
