@@ -33,7 +33,6 @@ from trace_ray.key_files import open_keys
 
 LOCAL_REPLICAS: Final = 2  # a laptop has other work
 REPLICAS: Final = 8
-QUESTIONS: Final = 4  # at once in a replica before another one starts: as many as it has query processes
 WAITING: Final = 128  # the app itself says 429 to those that wait too long
 HELD: Final = 512  # requests that the proxy holds while no replica takes them, as after a crash
 RETRY_S: Final = 1.0
@@ -268,6 +267,8 @@ def query_application(data_dir: Path, *, embedded: bool) -> Any:
     from ray import serve  # late: only `up` needs it, and it takes half a second
     from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
+    from query.pool import SIZE  # late: its engine is heavy
+
     def app() -> Any:
         return query_app(data_dir)
 
@@ -276,7 +277,7 @@ def query_application(data_dir: Path, *, embedded: bool) -> Any:
         autoscaling_config=AutoscalingConfig(
             min_replicas=1,
             max_replicas=LOCAL_REPLICAS if embedded else REPLICAS,
-            target_ongoing_requests=QUESTIONS,
+            target_ongoing_requests=SIZE,  # beyond what one replica runs at once, another one starts
             upscale_delay_s=UPSCALE_S,
             look_back_period_s=LOOK_BACK_S,
             metrics_interval_s=REPORT_S,

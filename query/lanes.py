@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeVar
 CPU_S: Final = 0.1  # ten times what a question about some blocks takes, four times what a new process takes
 PLACE_S: Final = 0.25  # waiting for a store, or for a CPU that others use
 EXPECTED: Final = 0.5  # of both, for a question that was expected to be long
+MOST_KEPT: Final = 2  # with one, sixteen people who ask beside attackers waited for each other
 LONG_WAIT_S: Final = 20.0  # that a question waits among the long ones; with its own 60 s less than clients wait
 LONG_WAITING: Final = 16  # questions in that queue; each holds a thread of the service
 
@@ -46,7 +47,7 @@ def most_long(size: int) -> int:
 
 def most_kept(size: int) -> int:
     """Return how many of `size` places may be kept for some: beside the long questions one is left for all."""
-    return min(1, max(0, size - most_long(size) - 1))
+    return min(MOST_KEPT, max(0, size - most_long(size) - 1))
 
 
 def is_long(one: Running, now: float) -> bool:

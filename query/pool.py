@@ -31,7 +31,7 @@ from query.tickets import PoolStats, Ticket
 from query.verdicts import Verdicts
 from query.warden import Warden
 
-SIZE: Final = 4
+SIZE: Final = 5
 WAITING: Final = 64  # questions in the queue; more would only wait in vain
 WHOLE: Final = 1000  # objects; about 20 ms to bind, once
 WAIT_S: Final = 2.0
@@ -83,7 +83,6 @@ class Pool:
         self._busy: set[Child] = set()
         self._waiting = Queue(self._busy, size=size, most=waiting)
         self._dying: deque[Child] = deque()
-        self._starting = False
         self._unable = False
         self._closed = False
         self._started = self._recycled = self._killed = self._refused = 0

@@ -92,6 +92,7 @@ class Child:
         self.long = False  # that question began among the long ones
         self.expected = False  # to be a long one, that question
         self.displaced = False  # that question has to make way
+        self.answered = False  # all rows of that question are here
         self.slowed = False  # for good: a process may not raise its own priority again
         self._socket = connection
         self._channel = Channel(connection)
@@ -120,7 +121,7 @@ class Child:
 
     def begin(self) -> None:
         """Count the time of a question from now on."""
-        self.leased_at = time.monotonic()
+        self.leased_at, self.answered = time.monotonic(), False
         self._cpu_before = self._cpu()
 
     @property
@@ -296,7 +297,7 @@ class Rows:
         if schema is None or rows != done["rows"]:
             raise ProtocolBroken("another number of rows")
         self.truncated = done["truncated"] is True
-        self._child.spent = False
+        self._child.spent, self._child.answered = False, True
 
 
 def _block_ranges(listed: Json) -> tuple[BlockRange, ...]:

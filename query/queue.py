@@ -1,7 +1,7 @@
 """The queue of a pool: who may stand in it, and who comes next. Every method is called with the pool's lock held.
 
 Next is the organisation with the fewest running questions; within it the asker who has held places for the shortest
-time of late; then whoever came first. The last free place is for those who have asked some questions of late, and
+time of late; then whoever came first. The last free places are for those who got some answers of late, and asked
 nothing long, if there are any. Whoever is new comes in the middle of those who are known.
 """
 
@@ -79,7 +79,8 @@ class Queue:
         """Count the place that a question has just given back."""
         seconds = max(0.0, now - child.leased_at) + (NEW_PROCESS_S if child.spent or child.slowed else 0.0)
         if child.asker is not None:
-            self._shares.charge(child.asker, seconds, now, long=lanes.is_long_for_all(child, now))
+            long = lanes.is_long_for_all(child, now)
+            self._shares.charge(child.asker, seconds, now, long=long, answered=child.answered)
 
     def _held(self, ticket: Ticket, now: float) -> float:
         mine = [child for child in self._running if child.asker == ticket.asker]

@@ -2,7 +2,8 @@
 
 What somebody held counts half after HALF_LIFE_S, a quarter after twice that, as in the decay-usage schedulers of time
 sharing systems (Hellerstein, "Achieving Service Rate Objectives with Decay Usage Scheduling", 1993). Whoever asked a
-long question is expected to ask another for EXPECTED_S; whoever asked ESTABLISHED short ones in a row, a short one.
+long question is expected to ask another for EXPECTED_S; whoever got ESTABLISHED short ones answered in a row, a short
+one.
 """
 
 from collections import Counter
@@ -12,7 +13,7 @@ from trace_ray.contracts import OrgId
 
 HALF_LIFE_S: Final = 10.0
 EXPECTED_S: Final = 60.0
-ESTABLISHED: Final = 10  # a stranger's first question may be anything
+ESTABLISHED: Final = 10  # a stranger's first question may be anything; refused ones cost nothing and prove nothing
 FORGOTTEN_S: Final = 0.001  # below it nobody is counted any more: ten half-lives after one second
 
 Asker = tuple[OrgId, str]
@@ -24,18 +25,18 @@ class Shares:
     def __init__(self) -> None:
         self._held: dict[Asker, tuple[float, float]] = {}  # seconds at a time; whoever was charged last is at the end
         self._long: dict[Asker, float] = {}  # until when; in this order
-        self._short: Counter[Asker] = Counter()  # short questions in a row, of those who are counted
+        self._short: Counter[Asker] = Counter()  # answered in a row, of those who are counted
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def charge(self, asker: Asker, seconds: float, now: float, *, long: bool) -> None:
-        """Count what an asker has just held, with a question that was long or not."""
+    def charge(self, asker: Asker, seconds: float, now: float, *, long: bool, answered: bool) -> None:
+        """Count what an asker has just held, with a question that was long or not, and got all its rows or not."""
         self._held[asker] = (_left(self._held.pop(asker, (0.0, now)), now) + seconds, now)
         while _left(oldest := next(iter(self._held.values())), now) < FORGOTTEN_S and oldest[1] < now:
             forgotten = next(iter(self._held))
             del self._held[forgotten], self._short[forgotten]
-        self._short[asker] = 0 if long else self._short[asker] + 1
+        self._short[asker] = 0 if long else self._short[asker] + answered
         if long:
             self._long.pop(asker, None)
             self._long[asker] = now + EXPECTED_S
@@ -52,7 +53,7 @@ class Shares:
         return self._long.get(asker, now) > now
 
     def expects_short(self, asker: Asker, now: float) -> bool:
-        """Say whether an asker has asked enough of late, and nothing long."""
+        """Say whether an asker got enough answers of late, and asked nothing long."""
         return self._short[asker] >= ESTABLISHED and not self.expects_long(asker, now)
 
     def has_short(self, now: float) -> bool:

@@ -20,7 +20,7 @@ def test_client_that_goes_away_ends_its_query_and_frees_its_process(service: Ser
     """As many as there are processes: a short question is answered all the same, since long ones make way for it."""
     token, before = service.token(), len(service.observed)
     gone = [sent(service, SLOW, token) for _ in range(SIZE)]
-    wait_until(lambda: len(spent()) == SIZE, what="four processes at work")
+    wait_until(lambda: len(spent()) == SIZE, what="every process at work")
     running = spent()
     assert service.ask("select 1", token).json()["rows"] == [[1]]
     for connection in gone:

@@ -16,6 +16,7 @@ from query.question import Answer
 from query.refusals import (
     QueryCancelled,
     QueueFull,
+    SqlRejected,
 )
 from query.shares import ESTABLISHED
 from tests.integration.query.desk import (
@@ -152,8 +153,10 @@ def test_last_place_is_kept_for_those_who_asked_nothing_long(
     monkeypatch.setattr(pools, "WAIT_S", 1.0)
     monkeypatch.setattr(lanes, "victims", nobody)
     desk = opened(size=3)
-    for _ in range(ESTABLISHED):
+    for number in range(ESTABLISHED):
         desk.ask(POINT.format(1), asker="modest")
+        with pytest.raises(SqlRejected):
+            desk.ask(f"select [{'1, ' * 500} {number}] from nowhere", asker="probing")  # takes some milliseconds
     first, *cancels = Cancel(), Cancel(), Cancel()
     with ThreadPoolExecutor(2) as threads:
         long = threads.submit(desk.ask, SLOW, asker="greedy", cancel=first)
@@ -165,6 +168,8 @@ def test_last_place_is_kept_for_those_who_asked_nothing_long(
         assert until(lambda: desk.pool.stats().busy == 2)
         with pytest.raises(QueueFull):
             desk.ask(POINT.format(2), asker="greedy")
+        with pytest.raises(QueueFull):
+            desk.ask(POINT.format(2), asker="probing")
         assert desk.ask(POINT.format(3), asker="modest").table.num_rows == 1
         for cancel, one in zip(cancels, greedy, strict=True):
             cancel.set()

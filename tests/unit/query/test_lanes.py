@@ -63,8 +63,8 @@ def test_long_question_waits_until_few_of_its_kind_run() -> None:
     assert not lanes.has_room([Holder(0.0, long=True), Holder(9.0)], size=4, kept=0, long=True, now=NOW)
 
 
-def test_beside_the_long_ones_and_the_kept_place_one_is_left_for_all() -> None:
-    assert [lanes.most_kept(size) for size in (1, 2, 3, 4, 8)] == [0, 0, 1, 1, 1]
+def test_beside_the_long_ones_and_the_kept_places_one_is_left_for_all() -> None:
+    assert [lanes.most_kept(size) for size in (1, 2, 3, 4, 5, 8)] == [0, 0, 1, 1, 2, 2]
 
 
 def test_places_that_are_kept_for_others_stay_free() -> None:
