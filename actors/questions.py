@@ -23,7 +23,7 @@ from query.service import Held, Service
 from state import audit, capabilities, datasets, readers
 from state.db import Database
 from trace_ray import config, tokens
-from trace_ray.access import AuditRow, Caller, StoredResult, sql_hash
+from trace_ray.access import AuditRow, Caller, Reader, StoredResult, sql_hash
 from trace_ray.config import Settings
 from trace_ray.contracts import Grant, OrgId
 from trace_ray.errors import DatabaseUnavailable, NotFound
@@ -32,7 +32,8 @@ from trace_ray.reports import Coverage
 from trace_ray.storage import ObjectStore, open_store
 from trace_ray.token_keys import jwks
 
-FRESH_S: Final = 1.0  # a grant may be so old: a role that was taken away counts after it
+FRESH_S: Final = 1.0  # a user's roles and a grant may be so old: what was taken away counts after it
+READERS_KEPT: Final = 1024
 GRANTS_KEPT: Final = 64
 CONNECTIONS: Final = 4  # to each ledger, as many as questions run at once; the others wait for milliseconds
 SIGNED_EXTRA_S: Final = 60.0  # clocks differ
@@ -52,14 +53,18 @@ class Ledgers:
         self._data = data
         self._keys = keys
         self._store = store
+        self._readers = Recent(self._reader, fresh_s=FRESH_S, most=READERS_KEPT)
         self._grants = Recent(self._pin, fresh_s=FRESH_S, most=GRANTS_KEPT)  # the same until somebody publishes
 
     # --- who asks -------------------------------------------------------------------------------------------------
 
     def user(self, token: str) -> Held:
         identity = tokens.verify_user(self._keys.users.ring_for(token), token, now=datetime.now(UTC))
-        reader = self._state.find(lambda conn: readers.reader(conn, identity.subject))
+        reader = self._readers.get(identity.subject)
         return Held(Caller(reader.org_id, reader.user, reader.roles))
+
+    def _reader(self, subject: str) -> Reader:
+        return self._state.find(lambda conn: readers.reader(conn, subject))
 
     def task(self, token: str) -> Held:
         capability = tokens.verify_capability(self._keys.tasks.ring_for(token), token, now=datetime.now(UTC))

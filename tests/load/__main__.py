@@ -13,7 +13,7 @@ from tests import pg
 from tests.load.run import CLIENTS, Load, run
 
 TARGET = 5.0  # benign p99 with attackers against that of the same clients without them
-QUIET_S = 15.0
+QUIET_S = 30.0
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -9,6 +10,7 @@ import httpx
 import jwt
 import pytest
 
+from actors.questions import FRESH_S
 from tests.integration.state.ledger import failure
 from tests.served import Served
 from trace_ray import tokens
@@ -279,7 +281,7 @@ def test_object_outside_the_prefixes_of_the_token_is_refused(service: Served) ->
     refused(service.ask_task("select 1 from devnet_blocks", moved, lease), 403, "STORAGE_OUT_OF_GRANT")
 
 
-def test_user_who_is_disabled_asks_no_more(service: Served) -> None:
+def test_user_who_is_disabled_asks_no_more_after_a_second(service: Served) -> None:
     from state import readers
 
     token = service.token("carl")
@@ -287,6 +289,7 @@ def test_user_who_is_disabled_asks_no_more(service: Served) -> None:
     with service.conn.transaction():
         readers.enable_user(service.conn, service.settings.org_id, "carl", enabled=False)
 
+    time.sleep(FRESH_S)
     refused(service.ask("select 1", token), 401, "UNAUTHENTICATED")
 
 
