@@ -1,5 +1,6 @@
 """From a token to what may be read, through the ledgers that the query service uses."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.questions import Ledgers
+from actors.questions import FRESH_S, Ledgers
 from state import capabilities, readers
 from state.db import Connection, Database, connect
 from tests.grants import private_pem
@@ -57,9 +58,11 @@ def test_a_user_of_the_provider_reads_what_the_ledger_says(conn: Connection, led
     assert caller == Caller(DEFAULT_ORG, "alice", frozenset())
     assert [one.name for one in ledgers.grant(caller, None).datasets] == ["devnet_blocks"]
     readers.add_user(conn, DEFAULT_ORG, "alice", ["analyst"])
+    time.sleep(FRESH_S)
     caller = ledgers.user(token).caller
     assert [one.name for one in ledgers.grant(caller, None).datasets] == ["devnet_blocks", "devnet_logs"]
     readers.enable_user(conn, DEFAULT_ORG, "alice", enabled=False)
+    time.sleep(FRESH_S)
     with pytest.raises(TokenRefused):
         ledgers.user(token)
 

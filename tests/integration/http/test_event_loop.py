@@ -1,5 +1,6 @@
 """Nothing that takes long is done on the event loop: all questions of a process wait for it."""
 
+import gc
 from typing import cast
 
 import httpx
@@ -55,3 +56,11 @@ def test_question_beyond_the_threads_is_refused_beside_the_event_loop(
         monkeypatch.setattr(Ledgers, "record", record_slowly)
         refused(found.ask("select 1"), 429, "QUEUE_FULL")
         waiting.close()
+
+
+def test_what_is_there_from_the_start_is_not_collected_again(service: Served) -> None:
+    gc.unfreeze()
+    with served(service.settings, service.ledger) as found:
+        assert found.ask("select 1").status_code == 200
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0
