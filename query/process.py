@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import sys
@@ -160,17 +161,13 @@ class Child:
             self._socket.close()
 
     def is_sound(self) -> bool:
-        """Say whether an idle worker is alive and has kept silent."""
+        """Say whether an idle worker is alive and has kept silent, but for a first word that nobody has read."""
         if self.spent:
             return False
-        try:
-            self._socket.setblocking(False)
-            said = self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return bool(said) and not self.greeted
+        told = select.poll()
+        told.register(self._socket, select.POLLIN)
+        happened = dict(told.poll(0)).get(self._socket.fileno(), 0)
+        return happened == 0 or (happened == select.POLLIN and not self.greeted)
 
     def rss_bytes(self) -> int:
         """Return how much memory the process holds; 0 where the kernel does not say."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable
@@ -79,6 +80,18 @@ def buried(desk: Desk) -> bool:
     with contextlib.suppress(QueryTimeout):  # its limit is a fraction of a second
         desk.ask(POINT.format(1))
     return not any(is_dead(pid) for pid in desk.workers())
+
+
+def test_worker_that_died_while_it_stood_by_is_buried_by_any_question(opened: Callable[..., Desk]) -> None:
+    """It has said that it is confined before, which nobody has read."""
+    desk = opened(size=1)
+    desk.ask(POINT.format(1))
+    (fresh,) = desk.pool._fresh
+    assert select.select([fresh._socket], [], [], 10)[0], "its first word is there"
+    os.kill(fresh.pid, signal.SIGKILL)
+    assert until(lambda: is_dead(fresh.pid))
+    desk.ask(POINT.format(2))  # by the worker that is bound
+    assert until(lambda: fresh.pid not in desk.workers())
 
 
 def test_directories_of_a_killed_service_are_swept(store: Store, opened: Callable[..., Desk]) -> None:
