@@ -35,7 +35,7 @@ from trace_ray.token_keys import jwks
 FRESH_S: Final = 1.0  # a user's roles and a grant may be so old: what was taken away counts after it
 READERS_KEPT: Final = 1024
 GRANTS_KEPT: Final = 64
-CONNECTIONS: Final = 4  # to each ledger, as many as questions run at once; the others wait for milliseconds
+CONNECTIONS: Final = 4  # to each ledger; a question needs one for milliseconds, the others wait
 SIGNED_EXTRA_S: Final = 60.0  # clocks differ
 SIGNED_AGAIN_S: Final = 240.0  # handed out again so long; 15 min in all, which a role's credentials have left
 SIGNED_KEPT: Final = 20_000  # URLs, of half a kilobyte each

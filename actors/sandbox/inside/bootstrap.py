@@ -170,7 +170,7 @@ class _Plain:
     memo: dict[str, str] = {}  # noqa: RUF012  the scanner wants one
 
 
-_scan = _json.make_scanner(_Plain)  # pyright: ignore  `json` itself imports `re`: a third of the start
+_scan = _json.make_scanner(_Plain)  # pyright: ignore[reportArgumentType]  it reads attributes only; `json` imports `re`: a third of the start
 
 
 def _loads(body: bytes) -> "Any":
@@ -180,7 +180,7 @@ def _loads(body: bytes) -> "Any":
 def _dumps(value: "Any") -> str:
     """Return JSON without blanks; NaN, cycles and what is no JSON raise ValueError or TypeError."""
     quote = _json.encode_basestring_ascii
-    return "".join(_json.make_encoder({}, _no_json, quote, None, ":", ",", False, False, False)(value, 0))  # pyright: ignore  `_json` has no types
+    return "".join(_json.make_encoder({}, _no_json, quote, None, ":", ",", False, False, False)(value, 0))
 
 
 def _no_json(value: "Any") -> "Any":
@@ -219,7 +219,7 @@ def _load(client: Client) -> "Callable[[Any, Any], Any]":
 
 
 def main() -> None:
-    sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore  a TextIOWrapper here
+    sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]  a TextIOWrapper here
     sys.path[0:0] = [os.environ["LAMBDA_TASK_ROOT"]]
     client = Client()
     handler = _load(client)
